@@ -1,0 +1,22 @@
+//! Where records come from and where they go.
+//!
+//! A **source** has two halves: a [`SplitEnumerator`] beside the driver that says which splits there are and how far each can be
+//! read, and a [`SourceReader`] in each source task that reads and decodes exactly the ranges which a plan names. A **sink** has
+//! two halves in each sink task: a [`SinkEncoder`] on the task's own thread that turns the rows of an epoch into bytes, and a
+//! [`SinkCommitter`] on a thread of its own that fences earlier owners, finds out what they published, and publishes epochs.
+//!
+//! Nothing outside this crate sees librdkafka.
+mod error;
+mod registry;
+mod sink;
+mod source;
+
+pub use error::ConnectorError;
+pub use registry::{Connector, Role, connector, connector_names};
+pub use sink::{
+    EncodedEpoch, KafkaRecord, OutputFile, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec,
+};
+pub use source::{
+    DeadLetter, DeadLetterReason, Discovery, MetadataColumn, Origin, SourceBatch, SourceFactory, SourcePoll,
+    SourceReader, SourceSpec, SplitEnumerator, SplitState,
+};

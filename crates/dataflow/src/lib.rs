@@ -1,0 +1,9 @@
+//! The dataflow: the graph that SQL becomes, and the operators that run it on changes.
+//!
+//! Pure: no tokio, no I/O, no clock. What flows between operators are [`DeltaBatch`]es, rows with weights (DBSP, Budiu et al.,
+//! VLDB 2023). Every edge of the [`graph::Graph`] has an [`graph::EdgeType`]; operators are specialised by it.
+mod delta;
+pub mod graph;
+pub mod now;
+
+pub use delta::DeltaBatch;
