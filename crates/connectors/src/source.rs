@@ -81,6 +81,8 @@ pub struct SplitState {
     pub end: u64,
     /// See [`SplitRange::tag`].
     pub tag: String,
+    /// Nothing will ever come after `end` (a file, a bounded shard): once read, the split does not hold the watermark back.
+    pub closed: bool,
 }
 
 /// Reads and decodes planned ranges for one source task. Called on a slot's thread: never blocks longer than a few milliseconds.
