@@ -1,0 +1,42 @@
+# Everything starts here; `make help` lists it. One profile (release) for the demo, the tests and the measurements, so
+# that every dependency is compiled once. With CI set, the compiled dependencies stay outside the checkout.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+cache := $(or $(MILLSTREAM_CACHE),$(HOME)/.cache/millstream)
+ifdef CI
+export CARGO_TARGET_DIR ?= $(cache)/target
+lint_target := CARGO_TARGET_DIR=$(cache)/check
+endif
+target := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo build test lint setup-build setup-test binaries
+
+help: ## What there is
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' Makefile | expand -t 16
+
+demo: setup-build binaries ## Set up, build, and run a windowed aggregation over generated events
+	@$(target)/release/millstream run --demo
+
+build: setup-build binaries ## Set up and build the three programs
+
+test: setup-test lint binaries ## Set up, lint, and pass every test, end to end with a real broker and S3 server
+	@dev/phase.sh test dev/with-servers.sh cargo test --release --workspace --no-fail-fast
+
+lint: ## Format, clippy, documentation, dependencies, licences
+	@dev/phase.sh fmt cargo fmt --all --check
+	@dev/phase.sh crates dev/check-crates.sh
+	@$(lint_target) dev/phase.sh clippy cargo clippy --release --workspace --all-targets -- -D warnings
+	@$(lint_target) RUSTDOCFLAGS='-D warnings' dev/phase.sh rustdoc cargo doc --release --workspace --no-deps
+	@dev/phase.sh deny dev/deny.sh
+
+setup-build:
+	@dev/phase.sh setup dev/setup.sh build
+
+setup-test:
+	@dev/phase.sh setup dev/setup.sh test
+
+binaries:
+	@dev/phase.sh build cargo build --release --workspace --bins
