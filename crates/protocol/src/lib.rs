@@ -5,4 +5,11 @@
 //!
 //! Life of an executor: `Hello` → `Deploy` (era e) → `Ready` (era e) → `Run` … . Any loss or failure leads to the next `Deploy` with a
 //! higher era; everything of a lower era is dropped by both sides.
+//!
+//! Peers are noticed to be lost within 3 s, also when they vanish or freeze without closing a socket ([`transport`]).
+pub mod control;
+#[cfg(test)]
+mod freezing_proxy;
 pub mod messages;
+pub mod transport;
+mod wire;
