@@ -6,13 +6,17 @@
 //! [`SinkCommitter`] on a thread of its own that fences earlier owners, finds out what they published, and publishes epochs.
 //!
 //! Nothing outside this crate sees librdkafka.
+mod console;
 mod error;
+mod generate;
+mod kafka;
 mod registry;
 mod sink;
 mod source;
 
 pub use error::ConnectorError;
-pub use registry::{Connector, Role, connector, connector_names};
+pub use generate::{NexmarkConfig, NexmarkGenerator};
+pub use registry::{BadRecords, Connector, RECORD_OPTIONS, Role, connector, connector_names};
 pub use sink::{
     EncodedEpoch, KafkaRecord, OutputFile, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec,
 };

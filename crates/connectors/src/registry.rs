@@ -1,7 +1,8 @@
 //! Connectors by name, with the options that each declares.
-use millstream_plan::options::OptionSpec;
+use millstream_plan::options::{OptionKind, OptionSpec, Resolved};
 
 use crate::{ConnectorError, SinkFactory, SinkSpec, SourceFactory, SourceSpec};
+use crate::{console, generate};
 
 /// In which place of a pipeline a table stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct Connector {
     pub sink: fn(SinkSpec) -> Result<Box<dyn SinkFactory>, ConnectorError>,
 }
 
-static CONNECTORS: &[&Connector] = &[];
+static CONNECTORS: &[&Connector] = &[&generate::NEXMARK, &generate::DATAGEN, &console::PRINT, &console::BLACKHOLE];
 
 /// The connector of this name.
 #[must_use]
@@ -40,4 +41,52 @@ pub fn connector(name: &str) -> Option<&'static Connector> {
 /// Names of all connectors.
 pub fn connector_names() -> impl Iterator<Item = &'static str> {
     CONNECTORS.iter().map(|c| c.name)
+}
+
+/// Options of every source whose records have a format.
+pub const RECORD_OPTIONS: &[OptionSpec] = &[OptionSpec {
+    name: "bad-records",
+    synonyms: &[],
+    kind: OptionKind::Choice(&["dead-letter", "fail", "drop", "null"]),
+    default: Some("dead-letter"),
+    text: "What becomes of a record that cannot be decoded: dead-letter (kept with its origin and reason), fail (the pipeline stops), drop (counted), null (fields that do not parse are null; a record that is broken altogether is a dead letter).",
+}];
+
+/// What becomes of records that cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadRecords {
+    DeadLetter,
+    Fail,
+    Drop,
+    /// The decoder puts null where it can; what is left becomes a dead letter.
+    Null,
+}
+
+impl BadRecords {
+    /// Reads the option of [`RECORD_OPTIONS`].
+    #[must_use]
+    pub fn of(options: &Resolved) -> Self {
+        match options.text("bad-records").map(str::to_ascii_lowercase).as_deref() {
+            Some("fail") => Self::Fail,
+            Some("drop") => Self::Drop,
+            Some("null") => Self::Null,
+            _ => Self::DeadLetter,
+        }
+    }
+}
+
+/// The error of a connector that can only be read.
+pub(crate) fn not_a_sink(spec: &SinkSpec, connector: &str) -> ConnectorError {
+    ConnectorError::user(
+        format!("table '{}': connector '{connector}' can only be read", spec.table),
+        "insert into a table with another connector, such as kafka, filesystem or print",
+    )
+}
+
+/// The error of a connector that can only be written.
+pub(crate) fn not_a_source(spec: &SourceSpec, connector: &str) -> ConnectorError {
+    ConnectorError::user(
+        format!("table '{}': connector '{connector}' can only be written", spec.table),
+        "select from a table with another connector, such as kafka, filesystem or datagen",
+    )
 }
