@@ -6,7 +6,7 @@
 # `start` returns when the broker answers; `kill` is SIGKILL; data outlive both. Several brokers can run side by side,
 # each with a port and a folder of its own. No topic is created by itself and no record is ever deleted by age.
 # Environment: KAFKA_PORT (9092; the next port is the controller's), KAFKA_CONTROLLER_PORT, KAFKA_DIR (data, log and pid; a
-# folder of the cache per port), KAFKA_HEAP (512m), KAFKA_OPTS (more JVM flags), MILLSTREAM_OWNER (a pid),
+# folder of the cache per port), KAFKA_HEAP (512m), KAFKA_OPTS (more JVM flags), MILLSTREAM_OWNER (the pid of a test),
 # MILLSTREAM_CACHE (~/.cache/millstream).
 # Messages: 1 MiB as usual; a topic may raise `max.message.bytes` up to 32 MiB.
 set -euo pipefail
@@ -27,14 +27,17 @@ running() { [ -f "$dir/pid" ] && alive "$(cat "$dir/pid")"; }
 
 open_port() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
-# With MILLSTREAM_OWNER the server does not outlive that process, however it ends.
+# With MILLSTREAM_OWNER neither the server nor its folder outlives that process, however it ends.
 guard() {
   [ -n "${MILLSTREAM_OWNER:-}" ] || return 0
   local pid
   pid=$(cat "$dir/pid")
   (
     while alive "$MILLSTREAM_OWNER" && alive "$pid"; do sleep 1; done
-    ! alive "$pid" || kill -KILL "$pid"
+    alive "$pid" || exit 0
+    kill -KILL "$pid"
+    while alive "$pid"; do sleep 0.1; done
+    rm -rf "$dir"
   ) </dev/null >/dev/null 2>&1 &
 }
 

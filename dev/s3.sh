@@ -7,7 +7,7 @@
 # `path` prints the binary; `bucket` makes a bucket. Several servers can run side by side, each with a port and a folder
 # of its own.
 # Environment: S3_HOST (127.0.0.1), S3_PORT (9100), S3_DIR (data, log and pid; a folder of the cache per port),
-# AWS_ACCESS_KEY_ID (test), AWS_SECRET_ACCESS_KEY (testsecret), MILLSTREAM_OWNER (a pid), MILLSTREAM_CACHE
+# AWS_ACCESS_KEY_ID (test), AWS_SECRET_ACCESS_KEY (testsecret), MILLSTREAM_OWNER (the pid of a test), MILLSTREAM_CACHE
 # (~/.cache/millstream).
 # Path-style addressing, region us-east-1. The folder's file system needs user xattrs and O_TMPFILE (ext4, xfs).
 set -euo pipefail
@@ -49,14 +49,17 @@ build() {
 alive() { grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; }
 running() { [ -f "$dir/pid" ] && alive "$(cat "$dir/pid")"; }
 
-# With MILLSTREAM_OWNER the server does not outlive that process, however it ends.
+# With MILLSTREAM_OWNER neither the server nor its folder outlives that process, however it ends.
 guard() {
   [ -n "${MILLSTREAM_OWNER:-}" ] || return 0
   local pid
   pid=$(cat "$dir/pid")
   (
     while alive "$MILLSTREAM_OWNER" && alive "$pid"; do sleep 1; done
-    ! alive "$pid" || kill -KILL "$pid"
+    alive "$pid" || exit 0
+    kill -KILL "$pid"
+    while alive "$pid"; do sleep 0.1; done
+    rm -rf "$dir"
   ) </dev/null >/dev/null 2>&1 &
 }
 answers() { curl -fs -o /dev/null --max-time 2 "http://$host:$port/health"; }
