@@ -8,6 +8,7 @@ command -v "$deny" >/dev/null || {
   echo "dev/deny.sh: cargo-deny is missing; run dev/setup.sh test" >&2
   exit 1
 }
+cargo fetch --quiet --locked # also what only other platforms need, which no build has fetched
 "$deny" --offline --log-level error check bans licenses sources
 
 # The advisory database is a git repository that is fetched at most once a day.

@@ -18,7 +18,7 @@ use crate::wait::{block_on, wait_for};
 pub use read::{Isolation, Received};
 pub use write::{OpenTransaction, Record};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A broker: one of its own, which the test may stop and freeze, or one that all tests share.
 pub struct Broker {
