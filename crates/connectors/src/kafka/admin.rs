@@ -1,0 +1,92 @@
+//! Topics that a sink needs: creating the marker topic, and limits of the target.
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::client::{Context, Lookup, creation_error};
+use super::marker;
+use crate::ConnectorError;
+
+const REQUEST: Duration = Duration::from_secs(5);
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST))
+}
+
+fn client(config: &ClientConfig) -> Result<AdminClient<Context>, ConnectorError> {
+    config.create_with_context(Context::default()).map_err(|e| creation_error(&e))
+}
+
+/// Creates the marker topic if it is not there, and checks that it is as the sinks need it.
+pub(super) fn ensure_marker_topic(
+    config: &ClientConfig,
+    lookup: &Lookup,
+    name: &str,
+    brokers: usize,
+) -> Result<(), ConnectorError> {
+    let started = Instant::now();
+    let mut created = false;
+    loop {
+        let metadata = lookup
+            .fetch_metadata(Some(name), REQUEST)
+            .map_err(|e| ConnectorError::Retry(format!("marker topic '{name}': {e}")))?;
+        let topic = metadata.topics().iter().find(|t| t.name() == name && t.error().is_none());
+        let partitions = topic.map_or(0, |t| t.partitions().len());
+        if partitions > 0 {
+            return check_partitions(name, partitions);
+        }
+        if !created {
+            create(config, name, brokers)?;
+            created = true;
+        } else if started.elapsed() > REQUEST {
+            return Err(ConnectorError::Retry(format!("marker topic '{name}' was created but does not appear")));
+        } else {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn check_partitions(name: &str, partitions: usize) -> Result<(), ConnectorError> {
+    if partitions == marker::PARTITIONS as usize {
+        return Ok(());
+    }
+    Err(ConnectorError::user(
+        format!("marker topic '{name}' has {partitions} partitions; it must have {}", marker::PARTITIONS),
+        "give 'sink.marker-topic' a name that nothing else uses",
+    ))
+}
+
+fn create(config: &ClientConfig, name: &str, brokers: usize) -> Result<(), ConnectorError> {
+    let replication = i32::try_from(brokers.clamp(1, 3)).unwrap_or(1);
+    // Small segments that are compacted soon: only the last marker of each task is ever read, at the start.
+    let topic = NewTopic::new(name, marker::PARTITIONS, TopicReplication::Fixed(replication))
+        .set("cleanup.policy", "compact")
+        .set("min.cleanable.dirty.ratio", "0.01")
+        .set("segment.bytes", "1048576")
+        .set("segment.ms", "600000");
+    let results = block_on(client(config)?.create_topics([&topic], &options()))
+        .map_err(|e| ConnectorError::Retry(format!("creating the marker topic '{name}': {e}")))?;
+    match results.into_iter().next() {
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, code))) => Err(ConnectorError::user(
+            format!("the marker topic '{name}' cannot be created: {code}"),
+            format!(
+                "grant CREATE, or create it with {} partitions and cleanup.policy=compact, or name another one with \
+                 'sink.marker-topic'",
+                marker::PARTITIONS
+            ),
+        )),
+    }
+}
+
+/// `max.message.bytes` of a topic, if this user may see it.
+pub(super) fn max_message_bytes(config: &ClientConfig, topic: &str) -> Option<u64> {
+    let admin = client(config).ok()?;
+    let resources = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options())).ok()?;
+    let resource = resources.into_iter().next()?.ok()?;
+    resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+}
