@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_plan::DigestBuilder;
-use rocksdb::{DB, DBRecoveryMode, Direction, IteratorMode, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::{Append, LogEntry, LogStore};
 use crate::{StateError, disk, rocks};
@@ -132,7 +132,10 @@ impl Inner {
     fn scan(&self, from: u64) -> Result<Vec<LogEntry>, StateError> {
         let start = from.to_be_bytes();
         let mut entries = Vec::new();
-        for entry in self.db.iterator(IteratorMode::From(&start, Direction::Forward)) {
+        // Read once, at a start.
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        for entry in self.db.iterator_opt(IteratorMode::From(&start, Direction::Forward), options) {
             let (key, value) = entry.map_err(|e| self.failed(e))?;
             let slot = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes).map_err(|_| {
                 StateError::corrupt(format!("the plan log in {}", self.dir.display()), "a key is not a slot")

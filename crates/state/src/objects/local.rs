@@ -44,8 +44,7 @@ impl LocalFolder {
     fn create(&self, path: &str, bytes: &[u8]) -> Result<(), Failure> {
         let target = self.root.join(path);
         let staged = self.root.join(STAGING).join(format!("{:032x}", rand::random::<u128>()));
-        disk::write_new(&staged, bytes).map_err(Failure::Disk)?;
-        let linked = link(&staged, &target);
+        let linked = disk::write_new(&staged, bytes).map_err(Failure::Disk).and_then(|()| link(&staged, &target));
         if let Err(e) = fs::remove_file(&staged) {
             tracing::debug!(path = %staged.display(), error = %e, "cannot remove a staged file");
         }

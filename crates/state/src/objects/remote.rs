@@ -57,21 +57,38 @@ fn cause(error: &Error) -> String {
     }
     let text = inner.to_string();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(400).collect()
+    line.chars().take(1000).collect()
+}
+
+/// The text of an element of S3's error document.
+fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
 fn failure(name: &str, error: &Error) -> Failure {
     let refused = |message: String, hint: &str| Failure::Refused { message, hint: hint.to_owned() };
-    let cause = cause(error);
-    if cause.contains("NoSuchBucket") {
-        return refused(format!("{name} does not exist"), "create the bucket, or correct the location or the endpoint");
-    }
+    let full = cause(error);
+    let code = element(&full, "Code");
+    let cause = match (code, element(&full, "Message")) {
+        (Some(code), Some(message)) => format!("{message} ({code})"),
+        _ => full.clone(),
+    };
     let denied = || {
         refused(
             format!("access to {name} was denied: {cause}"),
             "check the access key, the secret key and the bucket's policy (get, put, list and delete are needed)",
         )
     };
+    match (error, code) {
+        (_, Some("NoSuchBucket")) => {
+            let hint = "create the bucket, or correct the location or the endpoint";
+            return refused(format!("{name} does not exist"), hint);
+        }
+        // Some servers say so of the user. Only a missing key means that there is no object.
+        (Error::NotFound { .. }, Some(code)) if code != "NoSuchKey" => return denied(),
+        _ => {}
+    }
     match error {
         Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => Failure::Exists,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => denied(),
@@ -79,7 +96,7 @@ fn failure(name: &str, error: &Error) -> Failure {
             format!("{name} lacks an operation: {cause}"),
             "use a store that supports conditional writes (If-None-Match)",
         ),
-        Error::Generic { .. } if is_client_error(&cause) => refused(
+        Error::Generic { .. } if is_client_error(&full) => refused(
             format!("{name} refused the request: {cause}"),
             "check the endpoint, the region and whether the store needs path-style addressing",
         ),
@@ -168,6 +185,10 @@ mod tests {
         )));
         assert!(is_refused(&generic("Received redirect without LOCATION, this normally indicates …")));
         assert!(is_refused(&Error::NotFound { path: "x".into(), source: "<Code>NoSuchBucket</Code>".into() }));
+        let missing =
+            |code: &str| Error::NotFound { path: "x".into(), source: format!("404: <Code>{code}</Code>").into() };
+        assert!(is_refused(&missing("UserNotFound")));
+        assert!(!is_refused(&missing("NoSuchKey")));
         assert!(is_refused(&Error::PermissionDenied { path: "x".into(), source: "AccessDenied".into() }));
         for passing in ["status code: 503 Slow Down", "status code: 429 Too Many", "status code: 500", "timed out"] {
             assert!(matches!(failure("b", &generic(passing)), Failure::Unavailable(_)), "{passing}");

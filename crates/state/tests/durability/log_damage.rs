@@ -1,4 +1,6 @@
 //! Truncations and flipped bits of the local log's files: an error, or the records as they were, never others.
+//!
+//! RocksDB's block cache knows a table by an identity inside it, which the copies made here share: a scan must not fill it.
 use std::fs;
 use std::path::{Path, PathBuf};
 

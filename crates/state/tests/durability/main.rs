@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod create;
+mod full_disk;
 mod log;
 mod log_damage;
 
