@@ -65,10 +65,10 @@ impl Decoder for RawDecoder {
                 }
                 column => column.set_text(row, message).is_ok(),
             };
-            if !is_value && !(self.lenient && nullable) {
-                bad.push(BadMessage { message: i, reason: "the message is not valid UTF-8".to_owned() });
-            } else {
+            if is_value || (self.lenient && nullable) {
                 origin.push(i);
+            } else {
+                bad.push(BadMessage { message: i, reason: "the message is not valid UTF-8".to_owned() });
             }
         }
         let columns = match used {

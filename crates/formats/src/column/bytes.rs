@@ -65,11 +65,6 @@ impl Bytes {
         self.valid.unset(row);
     }
 
-    /// Bytes of the begun value so far.
-    pub(crate) fn begun(&self, row: usize) -> &[u8] {
-        &self.data[self.offsets[row] as usize..]
-    }
-
     /// Writes a value.
     #[inline]
     pub(crate) fn push(&mut self, row: usize, value: &[u8]) {

@@ -27,7 +27,7 @@ enum Values {
     Scalar(Reader),
     Struct(ArrayRef, Vec<Member>),
     List(ListArray, Box<Values>),
-    Map(MapArray, Reader, Box<Values>),
+    Map(Box<(MapArray, Reader, Values)>),
 }
 
 /// A field of an object with its `"name":`.
@@ -111,8 +111,8 @@ impl Values {
             }
             DataType::Map(..) => {
                 let map = column.as_map().clone();
-                let (keys, values) = (Reader::new(map.keys())?, Box::new(Self::new(map.values())?));
-                Self::Map(map, keys, values)
+                let (keys, values) = (Reader::new(map.keys())?, Self::new(map.values())?);
+                Self::Map(Box::new((map, keys, values)))
             }
             _ => Self::Scalar(Reader::new(column)?),
         })
@@ -123,7 +123,7 @@ impl Values {
             Self::Scalar(reader) => reader.is_null(row),
             Self::Struct(array, _) => array.is_null(row),
             Self::List(array, _) => array.is_null(row),
-            Self::Map(array, ..) => array.is_null(row),
+            Self::Map(map) => map.0.is_null(row),
         }
     }
 
@@ -146,7 +146,8 @@ impl Values {
                 }
                 out.push(b']');
             }
-            Self::Map(array, keys, values) => {
+            Self::Map(map) => {
+                let (array, keys, values) = map.as_ref();
                 let offsets = array.value_offsets();
                 out.push(b'{');
                 for (i, entry) in (offsets[row]..offsets[row + 1]).enumerate() {

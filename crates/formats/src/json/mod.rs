@@ -30,6 +30,7 @@ mod node;
 mod scan;
 mod strings;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 mod value;
 

@@ -26,7 +26,7 @@ impl Class for NotPlain {
     }
 
     fn holds(byte: u8) -> bool {
-        byte < b' ' || byte >= 0x80 || Quote::holds(byte)
+        !(b' '..0x80).contains(&byte) || Quote::holds(byte)
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
                         assert_eq!(find_quote(&bytes, start), expect(quote));
                         assert_eq!(
                             find_not_plain(&bytes, start),
-                            expect(quote || byte < 0x20 || byte >= 0x80),
+                            expect(quote || !(0x20..0x80).contains(&byte)),
                             "{length} {start} {place} {byte}"
                         );
                         let structure = matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');

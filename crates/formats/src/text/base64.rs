@@ -28,7 +28,7 @@ pub(crate) fn write(bytes: &[u8], out: &mut Vec<u8>) {
 pub(crate) fn parse(text: &[u8], out: &mut Vec<u8>) -> bool {
     let padding = text.iter().rev().take_while(|b| **b == b'=').count();
     let symbols = &text[..text.len() - padding];
-    if padding > 2 || symbols.len() % 4 == 1 || (padding > 0 && text.len() % 4 != 0) {
+    if padding > 2 || symbols.len() % 4 == 1 || (padding > 0 && !text.len().is_multiple_of(4)) {
         return false;
     }
     for chunk in symbols.chunks(4) {

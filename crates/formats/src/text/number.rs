@@ -73,30 +73,34 @@ pub(crate) fn scan(bytes: &[u8]) -> Option<Number> {
     let negative = bytes.first() == Some(&b'-');
     let mut at = usize::from(negative);
     let mut n = Number { negative, digits: 0, exponent: 0, exact: true, len: 0 };
-    let mut run = |at: &mut usize| {
-        let start = *at;
-        while let Some(d) = bytes.get(*at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
-            match n.digits.checked_mul(10).and_then(|v| v.checked_add(u64::from(d))) {
-                Some(v) if n.exact => n.digits = v,
-                _ => n.exact = false,
-            }
-            *at += 1;
-        }
-        *at - start
-    };
+    let digit = |at: usize| bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10);
     let whole_start = at;
-    let whole = run(&mut at);
-    if whole == 0 || (whole > 1 && bytes[whole_start] == b'0') {
+    while let Some(d) = digit(at) {
+        n.push(0, d);
+        at += 1;
+    }
+    if at == whole_start || (at > whole_start + 1 && bytes[whole_start] == b'0') {
         return None;
     }
     let mut exponent = 0_i64;
     if bytes.get(at) == Some(&b'.') {
         at += 1;
-        let fraction = run(&mut at);
-        if fraction == 0 {
+        let start = at;
+        // Zeros count once another digit follows: `1.000` has the digits of `1`.
+        let mut zeros = 0;
+        while let Some(d) = digit(at) {
+            at += 1;
+            if d == 0 {
+                zeros += 1;
+            } else {
+                n.push(zeros, d);
+                exponent -= 1 + zeros as i64;
+                zeros = 0;
+            }
+        }
+        if at == start {
             return None;
         }
-        exponent = -i64::try_from(fraction).ok()?;
     }
     if matches!(bytes.get(at), Some(b'e' | b'E')) {
         at += 1;
@@ -104,7 +108,7 @@ pub(crate) fn scan(bytes: &[u8]) -> Option<Number> {
         at += usize::from(matches!(bytes.get(at), Some(b'-' | b'+')));
         let start = at;
         let mut power = 0_i64;
-        while let Some(d) = bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
+        while let Some(d) = digit(at) {
             power = (power * 10 + i64::from(d)).min(1 << 40);
             at += 1;
         }
@@ -130,6 +134,17 @@ pub(crate) enum Misfit {
 }
 
 impl Number {
+    /// Appends `zeros` zeros and a digit.
+    #[inline]
+    fn push(&mut self, zeros: usize, digit: u8) {
+        let power = if self.digits == 0 { Some(&1) } else { POWERS.get(zeros + 1) };
+        let digits = power.and_then(|p| self.digits.checked_mul(*p)).and_then(|d| d.checked_add(u64::from(digit)));
+        match digits {
+            Some(digits) if self.exact => self.digits = digits,
+            _ => self.exact = false,
+        }
+    }
+
     /// Sign and magnitude, if the value is whole (`1.0` and `1e3` are).
     pub(crate) fn whole(&self) -> Result<(bool, u64), Misfit> {
         if !self.exact {
@@ -142,7 +157,7 @@ impl Number {
             self.digits.checked_mul(*power).ok_or(Misfit::Range)?
         } else {
             match POWERS.get(self.exponent.unsigned_abs() as usize) {
-                Some(power) if self.digits % power == 0 => self.digits / power,
+                Some(power) if self.digits.is_multiple_of(*power) => self.digits / power,
                 _ => return Err(Misfit::Fraction),
             }
         };
