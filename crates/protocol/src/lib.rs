@@ -11,5 +11,6 @@ pub mod control;
 #[cfg(test)]
 mod freezing_proxy;
 pub mod messages;
+pub mod shuffle;
 pub mod transport;
 mod wire;
