@@ -3,7 +3,15 @@
 //! Pure: no tokio, no I/O, no clock. What flows between operators are [`DeltaBatch`]es, rows with weights (DBSP, Budiu et al.,
 //! VLDB 2023). Every edge of the [`graph::Graph`] has an [`graph::EdgeType`]; operators are specialised by it.
 mod delta;
+mod error;
 pub mod graph;
+pub mod hash;
+pub mod ipc;
 pub mod now;
+pub mod operators;
+pub mod task;
+pub mod times;
+pub mod windows;
 
 pub use delta::DeltaBatch;
+pub use error::DataflowError;

@@ -2,7 +2,6 @@
 //!
 //! DataFusion folds `now()` into the plan when it plans, which is right for a batch and wrong for a stream. The functions here are
 //! volatile, so they are never folded, and read the time that the running task set for its epoch on its own thread.
-use std::any::Any;
 use std::cell::Cell;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -43,10 +42,6 @@ struct PlanTime {
 }
 
 impl ScalarUDFImpl for PlanTime {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn name(&self) -> &str {
         self.name
     }
