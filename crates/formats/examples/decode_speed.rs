@@ -176,12 +176,12 @@ fn encode(messages: &[&[u8]]) {
     let spec = DecodeSpec { schema: schema.clone(), options: options.clone(), prefilter: None };
     let rows = decoder(spec).unwrap().decode(&messages[..messages.len().min(BATCH)]).unwrap().rows;
     let mut encoder = encoder(&schema, &options).unwrap();
-    let mut best = f64::MAX;
-    for _ in 0..20 {
+    const TIMES: usize = 200;
+    let start = cpu_seconds();
+    for _ in 0..TIMES {
         let (mut out, mut ends) = (Vec::new(), Vec::new());
-        let start = cpu_seconds();
         encoder.encode(&rows, &mut out, &mut ends).unwrap();
-        best = best.min(cpu_seconds() - start);
     }
-    println!("{:6.2} M rows/s encoded as JSON, 5 bid columns", rows.num_rows() as f64 / best / 1e6);
+    let rate = (rows.num_rows() * TIMES) as f64 / (cpu_seconds() - start) / 1e6;
+    println!("{rate:6.2} M rows/s encoded as JSON, 5 bid columns");
 }

@@ -7,6 +7,9 @@
 mod decode;
 mod encode;
 mod split;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
 
 pub(crate) use decode::CsvDecoder;
-pub(crate) use encode::CsvEncoder;
+pub(crate) use encode::{CsvEncoder, write_field};

@@ -431,7 +431,7 @@ proptest! {
         let decoded = decode(spec(oracle_schema()), &texts);
         let expected: Vec<_> = (0_u32..)
             .zip(&values)
-            .filter_map(|(i, v)| v.is_object().then(|| expect(v, &schema).ok()).flatten().map(|e| (i, e)))
+            .filter_map(|(i, v)| v.is_object().then(|| expect(v, &schema).ok()).flatten().map(|e| (i, reread(&e))))
             .collect();
         let got: Vec<(u32, Value)> = decoded
             .origin
@@ -492,6 +492,11 @@ proptest! {
         let decoded = decode(spec(vec![field("n", DataType::Int64)]), &[&text]);
         prop_assert_eq!(decoded.rows.column(0).as_primitive::<t::Int64Type>().value(0), other);
     }
+}
+
+/// The value after `serde_json` has written and read it, which may change the last bit of a large float.
+fn reread(value: &Value) -> Value {
+    serde_json::from_str(&value.to_string()).unwrap()
 }
 
 /// Nested text inside strings parsed and written compactly again.
