@@ -72,7 +72,6 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, ConnectError> {
     }
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| invalid())?
-        .connect_timeout(CONNECT_WITHIN)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PONG_WITHIN)
@@ -80,10 +79,12 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, ConnectError> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME);
-    endpoint
-        .connect()
-        .await
-        .map_err(|error| ConnectError::Unreachable { address: address.to_owned(), reason: root_cause(&error) })
+    let unreachable = |reason| ConnectError::Unreachable { address: address.to_owned(), reason };
+    // Around the whole of it: looking up the host's name has no limit of its own.
+    match tokio::time::timeout(CONNECT_WITHIN, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|error| unreachable(root_cause(&error))),
+        Err(_) => Err(unreachable("no connection in time".to_owned())),
+    }
 }
 
 /// The error to report when a call to `address` failed before anything was exchanged.
