@@ -1,0 +1,328 @@
+//! What a query can name, for DataFusion's planner; and DataFusion's errors in our words, with their place.
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::datatype::DataTypeExt;
+use datafusion::common::{DFSchema, DFSchemaRef, SchemaError, TableReference, plan_err};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, Query, Statement};
+use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
+use millstream_plan::options::did_you_mean;
+
+use crate::error::{Mistake, Result};
+use crate::functions::Functions;
+use crate::table::{StreamTable, Table};
+use crate::window::WindowPlanner;
+use crate::{lex, query, types};
+
+/// Tables, views and functions.
+pub(crate) struct Catalog {
+    entries: BTreeMap<String, Entry>,
+    functions: Functions,
+    options: Arc<ConfigOptions>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    type_planner: Arc<dyn TypePlanner>,
+}
+
+enum Entry {
+    Table(Arc<Table>, Arc<StreamTable>),
+    View(Arc<View>),
+}
+
+struct View {
+    plan: LogicalPlan,
+    schema: SchemaRef,
+}
+
+impl TableSource for View {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+impl Catalog {
+    pub fn new() -> Self {
+        let mut options = ConfigOptions::default();
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.sql_parser.enable_ident_normalization = false;
+        options.sql_parser.collect_spans = true;
+        options.optimizer.skip_failed_rules = false;
+        Self {
+            entries: BTreeMap::new(),
+            functions: Functions::new(),
+            options: Arc::new(options),
+            relation_planners: vec![Arc::new(WindowPlanner)],
+            type_planner: Arc::new(Types),
+        }
+    }
+
+    pub fn config(&self) -> &Arc<ConfigOptions> {
+        &self.options
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    pub fn add_table(&mut self, table: Table) {
+        let table = Arc::new(table);
+        self.entries.insert(table.name.text.clone(), Entry::Table(table.clone(), Arc::new(StreamTable::new(table))));
+    }
+
+    pub fn add_view(&mut self, name: &str, plan: LogicalPlan) {
+        let schema = plan.schema().inner().clone();
+        self.entries.insert(name.to_owned(), Entry::View(Arc::new(View { plan, schema })));
+    }
+
+    /// A declared table; `None` for views and unknown names.
+    pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
+        match self.entries.get(name) {
+            Some(Entry::Table(table, _)) => Some(table),
+            Some(Entry::View(_)) | None => None,
+        }
+    }
+
+    /// A declared table by its name, in any case where only one can be meant.
+    pub fn table_spelled(&self, name: &str) -> Option<&Arc<Table>> {
+        self.table(name).or_else(|| {
+            let mut like = self.entries.keys().filter(|k| k.eq_ignore_ascii_case(name));
+            like.next().filter(|_| like.next().is_none()).and_then(|n| self.table(n))
+        })
+    }
+
+    /// The name most like this one.
+    pub fn like(&self, name: &str) -> Option<&str> {
+        did_you_mean(name, self.entries.keys().map(String::as_str))
+    }
+
+    pub fn table_names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    fn planner(&self) -> SqlToRel<'_, Self> {
+        let options = ParserOptions::from(&self.options.sql_parser);
+        SqlToRel::new_with_options(self, options)
+    }
+
+    /// Resolves a query. `tokens` are those it was parsed from.
+    pub fn plan_query(&self, query: Query, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+        let at = tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start);
+        let plan = self.planner().sql_statement_to_plan(Statement::Query(Box::new(query)));
+        plan.map_err(|e| self.explain_error(&e, tokens).or_at(at))
+    }
+
+    /// Resolves and types an expression over `scope`.
+    pub fn plan_expr(&self, tokens: &[TokenWithSpan], scope: &DFSchema, at: Location) -> Result<Expr> {
+        let parsed = query::parse_expr(tokens)?;
+        let expr = self.planner().sql_to_expr(parsed, scope, &mut PlannerContext::new());
+        expr.map_err(|e| self.explain_error(&e, tokens).or_at(at))
+    }
+
+    /// Adds the casts that the types ask for, then folds constants.
+    pub fn coerce(&self, expr: Expr, schema: &DFSchemaRef) -> DfResult<Expr> {
+        let context =
+            SimplifyContext::builder().with_config_options(self.options.clone()).with_schema(schema.clone()).build();
+        let simplifier = ExprSimplifier::new(context);
+        simplifier.simplify(simplifier.coerce(expr, schema)?)
+    }
+
+    /// DataFusion's error in our words; `at` where it has no place of its own.
+    pub fn mistake(&self, error: &DataFusionError, at: Location) -> Mistake {
+        self.explain_error(error, &[]).or_at(at)
+    }
+
+    fn explain_error(&self, error: &DataFusionError, tokens: &[TokenWithSpan]) -> Mistake {
+        let root = error.find_root();
+        if let DataFusionError::External(ours) = root
+            && let Some(mistake) = ours.downcast_ref::<Mistake>()
+        {
+            return mistake.clone();
+        }
+        let span =
+            error.diagnostic().and_then(|d| d.span).map(|s| Location { line: s.start.line, column: s.start.column });
+        if let DataFusionError::SchemaError(schema, _) = root {
+            return self.schema_error(schema, span, tokens);
+        }
+        let text = root.strip_backtrace();
+        let text = [
+            "Error during planning: ",
+            "This feature is not implemented: ",
+            "Execution error: ",
+            "Schema error: ",
+            "Internal error: ",
+            "Arrow error: ",
+        ]
+        .iter()
+        .fold(text.as_str(), |t, prefix| t.strip_prefix(prefix).unwrap_or(t))
+        .to_owned();
+        if let Some(name) = between(&text, "Invalid function '", "'") {
+            let mistake =
+                Mistake::new(span.or_else(|| lex::find_word(tokens, name)), format!("there is no function {name}"));
+            let names = self.functions.scalar_names().into_iter().chain(self.functions.aggregate_names());
+            let names: Vec<String> = names.collect();
+            return match did_you_mean(name, names.iter().map(String::as_str)) {
+                Some(like) => mistake.hint(format!("did you mean {like}?")),
+                None => mistake,
+            };
+        }
+        if let Some(name) = between(&text, NO_TABLE, "'") {
+            let mistake = Mistake::new(
+                span.or_else(|| lex::find_word(tokens, name)),
+                format!("there is no table or view '{name}'"),
+            );
+            return match self.like(name) {
+                Some(like) => mistake.hint(format!("did you mean '{like}'?")),
+                None if self.entries.is_empty() => mistake.hint("declare it before its use with CREATE TABLE"),
+                None => {
+                    mistake.hint(format!("tables and views are {}", self.table_names().collect::<Vec<_>>().join(", ")))
+                }
+            };
+        }
+        // The first line says what is wrong; the others are DataFusion's lists of candidates.
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default().trim_end_matches('.');
+        let mut chars = first.chars();
+        let message: String = match chars.next() {
+            Some(c) if chars.clone().next().is_some_and(char::is_lowercase) => c.to_lowercase().chain(chars).collect(),
+            _ => first.to_owned(),
+        };
+        let message = message.split(". This issue was likely caused").next().unwrap_or_default().to_owned();
+        let named = || quoted_name(&message).and_then(|n| lex::find_word(tokens, n));
+        Mistake::new(span.or_else(named), message)
+    }
+
+    fn schema_error(&self, error: &SchemaError, span: Option<Location>, tokens: &[TokenWithSpan]) -> Mistake {
+        match error {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let own = field.spans.first().map(|s| Location { line: s.start.line, column: s.start.column });
+                let at = own.or(span).or_else(|| lex::find_word(tokens, &field.name));
+                let shown = field.flat_name();
+                let mistake = Mistake::new(at, format!("there is no column '{shown}' here"));
+                let names: Vec<&str> = valid_fields.iter().map(|c| c.name.as_str()).collect();
+                let qualifier_is_column = field.relation.as_ref().filter(|r| names.contains(&r.table()));
+                if let Some(relation) = qualifier_is_column {
+                    return Mistake {
+                        message: format!("'{}' has no field '{}'", relation.table(), field.name),
+                        ..mistake
+                    };
+                }
+                if names.contains(&field.name.as_str()) {
+                    let qualified = valid_fields.iter().find(|c| c.name == field.name).map(|c| c.flat_name());
+                    return mistake.hint(format!("write {}", qualified.unwrap_or_default()));
+                }
+                match did_you_mean(&field.name, names.iter().copied()) {
+                    Some(like) => mistake.hint(format!("did you mean '{like}'?")),
+                    None if names.is_empty() => mistake,
+                    None => mistake.hint(format!("columns are {}", names.join(", "))),
+                }
+            }
+            SchemaError::AmbiguousReference { field } => {
+                let own = field.spans.first().map(|s| Location { line: s.start.line, column: s.start.column });
+                let at = own.or(span).or_else(|| lex::find_word(tokens, &field.name));
+                Mistake::new(at, format!("column '{}' can mean more than one", field.name))
+                    .hint("write the table's name before it")
+            }
+            SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+                let at = span.or_else(|| lex::find_word(tokens, name));
+                Mistake::new(at, format!("two columns are called '{name}'")).hint("rename one of them with AS")
+            }
+        }
+    }
+}
+
+const NO_TABLE: &str = "no table '";
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(inside, _)| inside)
+}
+
+/// The first name in quotes of a message, without its qualifier.
+fn quoted_name(message: &str) -> Option<&str> {
+    let inside = ['\'', '"', '`'].iter().find_map(|q| message.split(*q).nth(1))?;
+    inside.rsplit('.').next()
+}
+
+impl ContextProvider for Catalog {
+    fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
+        match (&name, self.entries.get(name.table())) {
+            (TableReference::Bare { .. }, Some(Entry::Table(_, source))) => Ok(source.clone()),
+            (TableReference::Bare { .. }, Some(Entry::View(view))) => Ok(view.clone()),
+            _ => plan_err!("{NO_TABLE}{name}'"),
+        }
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.functions.planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(self.type_planner.clone())
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.functions.scalar(&name.to_lowercase())
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.functions.higher_order(&name.to_lowercase())
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.functions.aggregate(&name.to_lowercase())
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.functions.window(&name.to_lowercase())
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.functions.scalar_names()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.functions.higher_order_names()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.functions.aggregate_names()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.functions.window_names()
+    }
+}
+
+/// Types in CAST: the same as in CREATE TABLE, where sqlparser can read them.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql_type: &SqlType) -> DfResult<Option<FieldRef>> {
+        Ok(types::parse_text(&sql_type.to_string()).ok().map(|t| t.into_nullable_field_ref()))
+    }
+}

@@ -1,0 +1,286 @@
+//! A pipeline as text, for people: what each source decodes, what each operator does, what bounds its state.
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema};
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_connectors::{SinkSpec, SourceSpec};
+use millstream_dataflow::graph::{
+    AggregateCall, Exchange, FilterValues, Graph, NamedExpr, Node, NodeKind, SourceNode, TimeDomain, WindowAggregate,
+    WindowKind, WindowOf,
+};
+
+use crate::{Pipeline, types};
+
+/// The pipeline's graph: stages, operators with their inputs, sources, sinks, state.
+#[must_use]
+pub fn explain(pipeline: &Pipeline) -> String {
+    let graph = &pipeline.graph;
+    let mut out = String::new();
+    for stage in &graph.stages {
+        let _ = writeln!(out, "Stage {}", stage.id);
+        for id in &stage.nodes {
+            let node = graph.node(*id);
+            let lines = match &node.kind {
+                NodeKind::Source(source) => source_lines(source, &pipeline.sources),
+                NodeKind::Sink(sink) => sink_lines(node, pipeline.sinks.iter().find(|s| s.id == sink.sink)),
+                _ => operator_lines(node, graph),
+            };
+            let mut lines = lines.into_iter();
+            let _ =
+                writeln!(out, "  {:<4}{}{}", format!("#{id}"), lines.next().unwrap_or_default(), inputs(node, graph));
+            for line in lines {
+                let _ = writeln!(out, "        {line}");
+            }
+        }
+    }
+    let _ = writeln!(out, "Fingerprint {}", graph.fingerprint);
+    out
+}
+
+/// The node with everything that state and results depend on; columns carry their indexes.
+pub(crate) fn describe(node: &Node) -> Vec<String> {
+    match &node.kind {
+        NodeKind::Source(s) => {
+            let mut lines = vec![format!("source {}", s.table), columns(&s.decoded)];
+            lines.extend(s.metadata.iter().map(|(f, key)| format!("{} {key}", f.name())));
+            lines.extend(s.columns.iter().map(|c| format!("{} {}", c.name, c.expr)));
+            lines.extend(s.prefilter.iter().map(|p| format!("{p:?}")));
+            lines.extend(s.watermark.iter().map(|w| format!("{} {} {:?}", w.column, w.expr, w.idle_timeout_ms)));
+            lines
+        }
+        NodeKind::Calc(calc) => {
+            let mut lines = vec!["calc".to_owned()];
+            lines.extend(calc.filter.iter().map(|f| format!("filter {f}")));
+            lines.extend(calc.project.iter().flatten().map(|c| format!("{} {}", c.name, c.expr)));
+            lines
+        }
+        NodeKind::WindowAssign(assign) => vec![format!("assign {:?} {}", assign.window, assign.time)],
+        NodeKind::PartialWindowAggregate(spec) | NodeKind::WindowAggregate(spec) => {
+            let mut lines = vec![format!("aggregate {:?}", spec.domain)];
+            lines.push(match &spec.window {
+                WindowOf::Time { kind, time } => format!("{kind:?} {time}"),
+                WindowOf::Attached { start, end } => format!("attached {start} {end}"),
+            });
+            lines.extend(spec.keys.iter().map(|k| format!("{} {}", k.name, k.expr)));
+            for call in &spec.aggregates {
+                let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
+                let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
+                let (name, distinct) = (call.function.fun().name(), call.function.is_distinct());
+                lines.push(format!("{name} {distinct} {} {filter}", args.join(" ")));
+            }
+            lines
+        }
+        NodeKind::Union => vec!["union".to_owned()],
+        NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
+    }
+}
+
+fn inputs(node: &Node, graph: &Graph) -> String {
+    let shown = node.inputs.iter().map(|input| {
+        let from = graph.node(input.from);
+        match &input.exchange {
+            Exchange::Forward => format!("#{}", input.from),
+            Exchange::Hash { columns } if columns.is_empty() => format!("#{} all to one task", input.from),
+            Exchange::Hash { columns } => {
+                let names: Vec<&str> = columns.iter().map(|c| from.output.schema.field(*c).name().as_str()).collect();
+                format!("#{} by hash of {}", input.from, names.join(", "))
+            }
+        }
+    });
+    let shown: Vec<String> = shown.collect();
+    if shown.is_empty() { String::new() } else { format!("  <- {}", shown.join(", ")) }
+}
+
+fn source_lines(source: &SourceNode, specs: &[SourceSpec]) -> Vec<String> {
+    let spec = specs.iter().find(|s| s.id == source.source);
+    let connector = spec.and_then(|s| s.options.text("connector")).unwrap_or("?");
+    let mut lines = vec![format!("source {} ({connector})", source.table)];
+    lines.push(format!("decodes    {}", columns(&source.decoded)));
+    if !source.metadata.is_empty() {
+        let shown: Vec<String> = source
+            .metadata
+            .iter()
+            .map(|(f, key)| format!("{} {} from '{key}'", f.name(), types::name(f.data_type())))
+            .collect();
+        lines.push(format!("metadata   {}", shown.join(", ")));
+    }
+    let computed: Vec<&NamedExpr> = source.columns.iter().filter(|c| show(&c.expr) != c.name).collect();
+    lines.extend(computed.iter().map(|c| format!("computes   {} = {}", c.name, show(&c.expr))));
+    if let Some(filter) = &source.prefilter {
+        let values = match &filter.values {
+            FilterValues::Int(v) => v.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            FilterValues::Text(v) => v.iter().map(|t| format!("'{t}'")).collect(),
+        };
+        lines.push(format!("prefilter  {} IN ({}) before the rest is decoded", filter.column, values.join(", ")));
+    }
+    lines.push(match &source.watermark {
+        Some(w) => {
+            let idle = w
+                .idle_timeout_ms
+                .map(|ms| format!(", idle splits left out after {}", duration(ms as i64)))
+                .unwrap_or_default();
+            format!("watermark  {}{idle}", show(&w.expr))
+        }
+        None => "watermark  none is needed: no row is late".to_owned(),
+    });
+    lines
+}
+
+fn sink_lines(node: &Node, spec: Option<&SinkSpec>) -> Vec<String> {
+    let NodeKind::Sink(sink) = &node.kind else { return Vec::new() };
+    let connector = spec.and_then(|s| s.options.text("connector")).unwrap_or("?");
+    let mut lines = vec![format!("sink {} ({connector})", sink.table)];
+    lines.push(format!("writes     {}", columns(&node.output.schema)));
+    let named = |indexes: &[usize]| {
+        indexes.iter().map(|i| node.output.schema.field(*i).name().as_str()).collect::<Vec<_>>().join(", ")
+    };
+    if let Some(spec) = spec {
+        if !spec.primary_key.is_empty() {
+            lines.push(format!("key        {}", named(&spec.primary_key)));
+        }
+        if !spec.partitioned_by.is_empty() {
+            lines.push(format!("partitions {}", named(&spec.partitioned_by)));
+        }
+    }
+    lines.push(format!("rows       {}", if node.output.append_only { "append only" } else { "changes" }));
+    lines
+}
+
+fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
+    match &node.kind {
+        NodeKind::Calc(calc) => {
+            let mut lines = vec![
+                match (&calc.filter, &calc.project) {
+                    (Some(_), Some(_)) => "filter and project",
+                    (Some(_), None) => "filter",
+                    _ => "project",
+                }
+                .to_owned(),
+            ];
+            lines.extend(calc.filter.iter().map(|f| format!("where      {}", show(f))));
+            if let Some(project) = &calc.project {
+                let shown: Vec<String> = project
+                    .iter()
+                    .map(|c| match show(&c.expr) {
+                        same if same == c.name => same,
+                        expr => format!("{expr} AS {}", c.name),
+                    })
+                    .collect();
+                lines.push(format!("select     {}", shown.join(", ")));
+            }
+            lines
+        }
+        NodeKind::WindowAssign(assign) => {
+            let input = node.inputs.first().map(|i| &graph.node(i.from).output.schema);
+            let time = input.map_or("?", |s| s.field(assign.time).name().as_str());
+            vec![format!("each row in its windows: {} over {time}", window(assign.window))]
+        }
+        NodeKind::PartialWindowAggregate(spec) => vec!["aggregate before the shuffle".to_owned(), aggregates(spec)],
+        NodeKind::WindowAggregate(spec) => {
+            let mut lines = vec!["window aggregate".to_owned()];
+            let keys: Vec<&str> = spec.keys.iter().map(|k| k.name.as_str()).collect();
+            lines.push(format!("keys       {}", if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }));
+            lines.push(aggregates(spec));
+            lines.push(match &spec.window {
+                WindowOf::Time { kind, time } => format!("window     {} over {}", window(*kind), show(time)),
+                WindowOf::Attached { start, end } => {
+                    format!("window     the one of the rows, {} to {}", show(start), show(end))
+                }
+            });
+            lines.push(format!("state      {}", bound(spec, graph)));
+            lines
+        }
+        NodeKind::Union => vec!["union all".to_owned()],
+        NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
+    }
+}
+
+fn aggregates(spec: &WindowAggregate) -> String {
+    let shown: Vec<String> = spec.aggregates.iter().map(call).collect();
+    format!("computes   {}", if shown.is_empty() { "the distinct keys".to_owned() } else { shown.join(", ") })
+}
+
+fn call(call: &AggregateCall) -> String {
+    let args: Vec<String> = call.function.expressions().iter().map(show).collect();
+    let distinct = if call.function.is_distinct() { "DISTINCT " } else { "" };
+    let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {})", show(f))).unwrap_or_default();
+    format!("{}({distinct}{}){filter}", call.function.fun().name(), args.join(", "))
+}
+
+/// What bounds the state of a windowed aggregation.
+fn bound(spec: &WindowAggregate, graph: &Graph) -> String {
+    let clock = match &spec.domain {
+        TimeDomain::Processing => "processing time".to_owned(),
+        TimeDomain::Event(ids) => {
+            let mut watermarks = Vec::new();
+            for (_, source) in graph.sources().filter(|(_, s)| ids.contains(&s.source)) {
+                let expr = source.watermark.as_ref().map_or_else(String::new, |w| format!(" ({})", show(&w.expr)));
+                watermarks.push(format!("{}{expr}", source.table));
+            }
+            let least = if watermarks.len() > 1 { "lowest " } else { "" };
+            format!("the {least}watermark of {}", watermarks.join(", "))
+        }
+    };
+    let length = match &spec.window {
+        WindowOf::Time {
+            kind: WindowKind::Tumble { size, .. } | WindowKind::Hop { size, .. } | WindowKind::Cumulate { size, .. },
+            ..
+        } => {
+            format!("keys of windows up to {} long", duration(*size))
+        }
+        WindowOf::Time { kind: WindowKind::Session { gap }, .. } => {
+            format!("open sessions, closed {} after their last row", duration(*gap))
+        }
+        WindowOf::Attached { .. } => "keys of the windows of its input".to_owned(),
+    };
+    format!("bounded by {clock}: {length}")
+}
+
+fn window(kind: WindowKind) -> String {
+    let shift = |offset: i64| if offset == 0 { String::new() } else { format!(", shifted by {}", duration(offset)) };
+    match kind {
+        WindowKind::Tumble { size, offset } => format!("tumble {}{}", duration(size), shift(offset)),
+        WindowKind::Hop { size, slide, offset } => {
+            format!("hop {} every {}{}", duration(size), duration(slide), shift(offset))
+        }
+        WindowKind::Cumulate { size, step, offset } => {
+            format!("cumulate to {} by {}{}", duration(size), duration(step), shift(offset))
+        }
+        WindowKind::Session { gap } => format!("session with gap {}", duration(gap)),
+    }
+}
+
+fn duration(ms: i64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")];
+    match units.iter().find(|(unit, _)| ms != 0 && ms % unit == 0) {
+        Some((unit, name)) => format!("{} {name}", ms / unit),
+        None => format!("{ms} ms"),
+    }
+}
+
+fn columns(schema: &Arc<Schema>) -> String {
+    let shown: Vec<String> = schema.fields().iter().map(|f| column(f.name(), f.data_type())).collect();
+    if shown.is_empty() { "no column".to_owned() } else { shown.join(", ") }
+}
+
+fn column(name: &str, data_type: &DataType) -> String {
+    format!("{name} {}", types::name(data_type))
+}
+
+/// An expression without the indexes of its columns.
+fn show(expr: &Arc<dyn PhysicalExpr>) -> String {
+    let text = expr.to_string();
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '@' && chars.peek().is_some_and(char::is_ascii_digit) {
+            while chars.peek().is_some_and(char::is_ascii_digit) {
+                chars.next();
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,158 @@
+//! `DATE_FORMAT(timestamp, pattern)` with the letters of Java's `DateTimeFormatter`, as Flink and Spark have them.
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use chrono::DateTime;
+use chrono::format::{Item, StrftimeItems};
+use datafusion::common::{exec_err, plan_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+
+pub(super) fn date_format() -> ScalarUDF {
+    ScalarUDF::new_from_impl(DateFormat { signature: Signature::user_defined(Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateFormat {
+    signature: Signature,
+}
+
+const MICROS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+
+impl ScalarUDFImpl for DateFormat {
+    fn name(&self) -> &str {
+        "date_format"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            [DataType::Timestamp(..) | DataType::Date32 | DataType::Utf8 | DataType::Null, DataType::Utf8] => {
+                Ok(vec![MICROS, DataType::Utf8])
+            }
+            _ => plan_err!("date_format takes a timestamp and a pattern such as 'yyyy-MM-dd'"),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        let times: ArrayRef = cast(&args.args[0].to_array(rows)?, &MICROS)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let patterns = args.args[1].to_array(rows)?;
+        let patterns = patterns.as_string::<i32>();
+        let mut out = StringBuilder::with_capacity(rows, rows * 10);
+        let mut compiled: Option<(&str, String)> = None;
+        for i in 0..rows {
+            if times.is_null(i) || patterns.is_null(i) {
+                out.append_null();
+                continue;
+            }
+            let pattern = patterns.value(i);
+            if compiled.as_ref().is_none_or(|(known, _)| *known != pattern) {
+                compiled = Some((pattern, strftime(pattern)?));
+            }
+            let (Some((_, format)), Some(time)) = (&compiled, DateTime::from_timestamp_micros(times.value(i))) else {
+                return exec_err!("timestamp {} is out of range", times.value(i));
+            };
+            let items = StrftimeItems::new(format);
+            out.append_value(time.naive_utc().format_with_items(items).to_string());
+        }
+        Ok(ColumnarValue::Array(Arc::new(out.finish())))
+    }
+}
+
+/// Java's pattern as one of chrono.
+fn strftime(pattern: &str) -> Result<String> {
+    let mut out = String::new();
+    let chars: Vec<char> = pattern.chars().collect();
+    let mut i = 0;
+    while let Some(&c) = chars.get(i) {
+        let run = chars[i..].iter().take_while(|d| **d == c).count();
+        let directive = match (c, run) {
+            ('y' | 'u', 4 | 1) => "%Y",
+            ('y' | 'u', 2) => "%y",
+            ('M' | 'L', 1) => "%-m",
+            ('M' | 'L', 2) => "%m",
+            ('M' | 'L', 3) => "%b",
+            ('M' | 'L', 4) => "%B",
+            ('d', 1) => "%-d",
+            ('d', 2) => "%d",
+            ('D', 1 | 3) => "%j",
+            ('E', 1..=3) => "%a",
+            ('E', 4) => "%A",
+            ('H', 1) => "%-H",
+            ('H', 2) => "%H",
+            ('h', 1) => "%-I",
+            ('h', 2) => "%I",
+            ('m', 1) => "%-M",
+            ('m', 2) => "%M",
+            ('s', 1) => "%-S",
+            ('s', 2) => "%S",
+            ('S', 3) => "%3f",
+            ('S', 6) => "%6f",
+            ('S', 9) => "%9f",
+            ('a', 1) => "%p",
+            ('\'', _) => {
+                let rest = &chars[i + 1..];
+                let Some(length) = rest.iter().position(|d| *d == '\'') else {
+                    return exec_err!("pattern '{pattern}' has a quote that is not closed");
+                };
+                let text: String = if length == 0 { "'".to_owned() } else { rest[..length].iter().collect() };
+                out.push_str(&text.replace('%', "%%"));
+                i += length + 2;
+                continue;
+            }
+            (c, _) if c.is_ascii_alphabetic() => {
+                return exec_err!(
+                    "pattern '{pattern}' has letters that date_format does not know: '{}'",
+                    c.to_string().repeat(run)
+                );
+            }
+            ('%', _) => {
+                out.push_str("%%");
+                i += 1;
+                continue;
+            }
+            (c, _) => {
+                out.push(c);
+                i += 1;
+                continue;
+            }
+        };
+        out.push_str(directive);
+        i += run;
+    }
+    match StrftimeItems::new(&out).any(|item| item == Item::Error) {
+        true => exec_err!("pattern '{pattern}' is not a date format"),
+        false => Ok(out),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (java, shown) in [
+            ("yyyy-MM-dd HH:mm:ss.SSS", "2020-01-02 03:04:05.006"),
+            ("d/M/yy 'at' h a", "2/1/20 at 3 AM"),
+            ("EEEE, MMM d 100%", "Thursday, Jan 2 100%"),
+            ("yyyy''MM", "2020'01"),
+        ] {
+            let time = DateTime::from_timestamp_millis(1_577_934_245_006).unwrap();
+            assert_eq!(time.naive_utc().format(&strftime(java).unwrap()).to_string(), shown);
+        }
+        assert!(strftime("yyyy-QQ").unwrap_err().to_string().contains("'QQ'"));
+    }
+}

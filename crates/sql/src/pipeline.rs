@@ -1,0 +1,243 @@
+//! A whole file, statement by statement, into a [`Pipeline`].
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
+use millstream_connectors::{ConnectorError, SinkSpec};
+use millstream_dataflow::graph::{Graph, Node, SinkNode};
+use millstream_plan::{Digest, DigestBuilder, OperatorId, SinkId};
+
+use crate::catalog::Catalog;
+use crate::cursor::Name;
+use crate::error::{Mistake, Result};
+use crate::insert::{fit, places, targets};
+use crate::lex::Tokens;
+use crate::lower::{Draft, Lowering, format_of};
+use crate::names::Names;
+use crate::optimize::{check_size, optimize};
+use crate::query::parse_query;
+use crate::settings::resolve_settings;
+use crate::statement::{InsertDef, Statement, ViewDef, parse_script};
+use crate::table::Table;
+use crate::uses::{Uses, collect};
+use crate::window::WINDOW_COLUMNS;
+use crate::{Pipeline, types};
+
+/// An INSERT whose query is resolved and optimised.
+struct Insert {
+    def: InsertDef,
+    tokens: Tokens,
+    plan: LogicalPlan,
+}
+
+pub(crate) fn build(sql: &str, conf: &BTreeMap<String, String>, parallelism: u16) -> Result<Pipeline> {
+    let script = parse_script(sql)?;
+    let settings = resolve_settings(&script, conf)?;
+    let mut catalog = Catalog::new();
+    let mut names = Names::default();
+    WINDOW_COLUMNS.iter().for_each(|c| names.add(c));
+    let mut inserts = Vec::new();
+    for statement in script {
+        match statement {
+            Statement::Set { .. } | Statement::Reset { .. } => {}
+            Statement::CreateTable(def) => {
+                if taken(&catalog, &def.name, def.if_not_exists)? {
+                    continue;
+                }
+                names.add(&def.name.text);
+                for column in &def.columns {
+                    names.add(&column.name.text);
+                }
+                let base = def.columns.iter().filter_map(|c| match &c.kind {
+                    crate::statement::ColumnKind::Physical { data_type, .. } => Some(data_type),
+                    _ => None,
+                });
+                base.for_each(|t| names.add_type(t));
+                catalog.add_table(Table::declare(&def, &catalog, &names)?);
+            }
+            Statement::CreateView(def) => {
+                if taken(&catalog, &def.name, def.if_not_exists)? {
+                    continue;
+                }
+                let plan = view(&catalog, &names, &def)?;
+                names.add(&def.name.text);
+                names.add_fields(plan.schema().fields());
+                catalog.add_view(&def.name.text, plan);
+            }
+            Statement::Insert(def) => inserts.push(insert(&catalog, &names, def)?),
+        }
+    }
+    if inserts.is_empty() {
+        return Err(Mistake::new(None, "the pipeline has no INSERT INTO, so it would do nothing")
+            .hint("write INSERT INTO a table SELECT …"));
+    }
+    let mut uses = Uses::new();
+    for insert in &inserts {
+        collect(&mut uses, &insert.plan).map_err(|e| catalog.mistake(&e, insert.def.at))?;
+    }
+    let name = settings.text("pipeline.name").unwrap_or("pipeline").to_owned();
+    let idle = settings.duration("watermark.idle-timeout").map(|d| d.as_millis() as u64);
+    let mut lowering = Lowering::new(&catalog, &uses, &name, parallelism, idle);
+    let mut sinks = Vec::new();
+    for (i, insert) in inserts.iter().enumerate() {
+        sinks.push(sink(&catalog, &mut lowering, insert, i, &name, parallelism)?);
+    }
+    let Lowering { nodes, sources, .. } = lowering;
+    for source in &sources {
+        let place = catalog.table(&source.table).map_or(Location { line: 0, column: 0 }, |t| t.name.at);
+        if let Some(table) = catalog.table(&source.table) {
+            (table.connector.source)(source.clone()).map_err(|e| refused(e, place))?;
+        }
+    }
+    let graph = finish(nodes, parallelism);
+    Ok(Pipeline { settings, graph, sources, sinks })
+}
+
+/// True if the name exists already and may.
+fn taken(catalog: &Catalog, name: &Name, if_not_exists: bool) -> Result<bool> {
+    match catalog.contains(&name.text) {
+        false => Ok(false),
+        true if if_not_exists => Ok(true),
+        true => Err(Mistake::new(name.at, format!("'{}' is declared already", name.text)).hint("choose another name")),
+    }
+}
+
+fn view(catalog: &Catalog, names: &Names, def: &ViewDef) -> Result<LogicalPlan> {
+    let tokens = names.respell(&def.query);
+    let plan = resolve(catalog, &tokens)?;
+    // Its mistakes are found here, where their place is known, and not where the view is used.
+    let optimized = optimize(catalog, plan.clone(), start(&tokens))?;
+    let mut uses = Uses::new();
+    collect(&mut uses, &optimized).map_err(|e| catalog.mistake(&e, start(&tokens)))?;
+    Lowering::new(catalog, &uses, "", 1, None).check(&optimized, &tokens)?;
+    if def.columns.is_empty() {
+        return Ok(plan);
+    }
+    let fields = plan.schema().fields().len();
+    if fields != def.columns.len() {
+        let message = format!("the query gives {fields} columns, view '{}' names {}", def.name.text, def.columns.len());
+        return Err(Mistake::new(def.name.at, message));
+    }
+    let columns = plan.schema().columns();
+    let renamed =
+        columns.into_iter().zip(&def.columns).map(|(c, n)| datafusion::logical_expr::Expr::Column(c).alias(&n.text));
+    let renamed: Vec<_> = renamed.collect();
+    let built = datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(renamed).and_then(|b| b.build());
+    built.map_err(|e| catalog.mistake(&e, def.name.at))
+}
+
+fn resolve(catalog: &Catalog, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+    let plan = catalog.plan_query(parse_query(tokens)?, tokens)?;
+    check_size(&plan, tokens)?;
+    Ok(plan)
+}
+
+fn start(tokens: &[TokenWithSpan]) -> Location {
+    tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start)
+}
+
+fn insert(catalog: &Catalog, names: &Names, def: InsertDef) -> Result<Insert> {
+    let name = names.spelling(&def.table.text);
+    let Some(table) = catalog.table(name) else {
+        let known: Vec<&str> = catalog.table_names().filter(|n| catalog.table(n).is_some()).collect();
+        if catalog.contains(name) {
+            return Err(Mistake::new(def.table.at, format!("'{name}' is a view, and only tables can be written")));
+        }
+        let mistake = Mistake::new(def.table.at, format!("there is no table '{name}'"));
+        return Err(match millstream_plan::options::did_you_mean(name, known.iter().copied()) {
+            Some(like) => mistake.hint(format!("did you mean '{like}'?")),
+            None => mistake.hint("declare it before its use with CREATE TABLE"),
+        });
+    };
+    let tokens = names.respell(&def.query);
+    let query = parse_query(&tokens)?;
+    let places = places(&query);
+    let plan = catalog.plan_query(query, &tokens)?;
+    check_size(&plan, &tokens)?;
+    let analyzed = datafusion::optimizer::Analyzer::new()
+        .execute_and_check(plan, catalog.config(), |_, _| {})
+        .map_err(|e| catalog.mistake(&e, start(&tokens)))?;
+    let fitted = fit(catalog, &def, table, names, analyzed, &places)?;
+    let plan = optimize(catalog, fitted, start(&tokens))?;
+    Ok(Insert { def, tokens, plan })
+}
+
+fn sink<'a>(
+    catalog: &Catalog,
+    lowering: &mut Lowering<'a>,
+    insert: &'a Insert,
+    number: usize,
+    pipeline: &str,
+    parallelism: u16,
+) -> Result<SinkSpec> {
+    let id = SinkId(number as u16);
+    let table = catalog.table_spelled(&insert.def.table.text);
+    let Some(table) = table else { return Err(Mistake::new(insert.def.table.at, "this table is gone")) };
+    let targets = targets(table)?;
+    let position = |column: &usize, what: &str| {
+        targets.iter().position(|t| t.index == *column).ok_or_else(|| {
+            let column = &table.columns[*column];
+            Mistake::new(column.at, format!("{what} holds '{}', which is not written", column.field.name()))
+        })
+    };
+    let key = table.primary_key.iter().map(|c| position(c, "PRIMARY KEY")).collect::<Result<Vec<_>>>()?;
+    let partitioned_by =
+        table.partitioned_by.iter().map(|c| position(c, "PARTITIONED BY")).collect::<Result<Vec<_>>>()?;
+    let options = table.sink_options()?;
+    let format = format_of(table, &options)?;
+    let node = SinkNode { sink: id, table: table.name.text.clone(), insert: number };
+    let schema = lowering.insert(&insert.plan, &insert.tokens, node, &key)?;
+    let metadata = targets.iter().enumerate().filter_map(|(i, t)| t.metadata.map(|m| (i, m.to_owned())));
+    let spec = SinkSpec {
+        id,
+        table: table.name.text.clone(),
+        pipeline: pipeline.to_owned(),
+        options,
+        format,
+        schema,
+        primary_key: key,
+        partitioned_by,
+        metadata: metadata.collect(),
+        parallelism,
+    };
+    (table.connector.sink)(spec.clone()).map_err(|e| refused(e, table.name.at))?;
+    Ok(spec)
+}
+
+/// A connector that does not take its table.
+fn refused(error: ConnectorError, at: Location) -> Mistake {
+    match error {
+        ConnectorError::User { message, hint } => Mistake { message, hint, at: Some(at) },
+        ConnectorError::Retry(message) | ConnectorError::Fatal(message) => Mistake::new(at, message),
+    }
+}
+
+fn finish(drafts: Vec<Draft>, parallelism: u16) -> Graph {
+    let inputs: Vec<_> = drafts.iter().map(|d| d.inputs.clone()).collect();
+    let (of_node, stages) = Graph::stages_of(&inputs);
+    let nodes = drafts.into_iter().zip(of_node).enumerate().map(|(i, (draft, stage))| {
+        let Draft { kind, inputs, output } = draft;
+        Node { id: OperatorId(i as u16), stage, kind, inputs, output }
+    });
+    let nodes: Vec<Node> = nodes.collect();
+    let fingerprint = fingerprint(&nodes, parallelism);
+    Graph { nodes, stages, fingerprint }
+}
+
+/// What state and results depend on: nodes with their expressions and types, edges, number of tasks.
+fn fingerprint(nodes: &[Node], parallelism: u16) -> Digest {
+    let mut digest = DigestBuilder::default();
+    digest.add(&parallelism.to_le_bytes());
+    for node in nodes {
+        let mut text = crate::explain::describe(node).join("\n");
+        for input in &node.inputs {
+            let _ = write!(text, "\n{} {:?}", input.from, input.exchange);
+        }
+        for field in node.output.schema.fields() {
+            let _ = write!(text, "\n{} {}", field.name(), types::name(field.data_type()));
+        }
+        digest.add(text.as_bytes());
+    }
+    digest.finish()
+}

@@ -1,0 +1,285 @@
+//! What this version cannot run as a stream, refused before planning: one message per construct, with its place and what to
+//! write instead.
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, ObjectName, Query, Select,
+    SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+
+use crate::error::{Mistake, Result};
+use crate::lex;
+
+/// Functions that give another value when an epoch is replayed.
+const NOT_REPEATABLE: &[&str] =
+    &["random", "rand", "rand_integer", "uuid", "gen_random_uuid", "monotonically_increasing_id", "spark_partition_id"];
+
+/// Aggregates whose result depends on the order of rows.
+const ORDERED: &[&str] = &[
+    "array_agg",
+    "collect",
+    "collect_list",
+    "collect_set",
+    "first",
+    "first_value",
+    "last",
+    "last_value",
+    "nth_value",
+    "string_agg",
+    "listagg",
+];
+
+/// Group windows as functions in an expression are rewritten before this is asked; what is left stands in the wrong place.
+const WINDOW_FUNCTIONS: &[&str] = &["tumble", "hop", "cumulate", "session", "session_window"];
+
+pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
+    match query.visit(&mut Refuse { tokens }) {
+        ControlFlow::Break(mistake) => Err(mistake),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+pub(crate) fn check_expr(expr: &Expr, tokens: &[TokenWithSpan]) -> Result<()> {
+    match expr.visit(&mut Refuse { tokens }) {
+        ControlFlow::Break(mistake) => Err(mistake),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// A clause by the token that it begins with: what it is called and what to do instead.
+pub(crate) fn clause(token: &Token) -> Option<(&'static str, &'static str)> {
+    let clauses: &[(&str, &str, &str)] = &[
+        ("ORDER", "ORDER BY", "a stream has no end at which it could be sorted; sort what the sink holds"),
+        ("LIMIT", "LIMIT", "filter with WHERE, or read a bounded source"),
+        ("FETCH", "FETCH", "filter with WHERE, or read a bounded source"),
+        ("OFFSET", "OFFSET", "filter with WHERE"),
+        ("QUALIFY", "QUALIFY", "aggregate over a window: GROUP BY window_start, window_end"),
+        ("WINDOW", "WINDOW", "use TABLE(TUMBLE(…)) in FROM"),
+        ("MATCH_RECOGNIZE", "MATCH_RECOGNIZE", "filter and aggregate over a window"),
+    ];
+    clauses.iter().find(|(word, ..)| lex::is_word(token, word)).map(|(_, what, instead)| (*what, *instead))
+}
+
+struct Refuse<'a> {
+    /// Of the whole query, to find keywords whose place the tree does not keep.
+    tokens: &'a [TokenWithSpan],
+}
+
+type Flow = ControlFlow<Mistake>;
+
+fn no(at: impl Into<Option<Location>>, what: &str, instead: &str) -> Flow {
+    ControlFlow::Break(Mistake::new(at, format!("{what} is not supported on streams")).hint(instead))
+}
+
+impl Refuse<'_> {
+    /// First of these words at or after `from`.
+    fn keyword(&self, from: Location, words: &[&str]) -> Location {
+        let tokens = self.tokens.iter().filter(|t| t.span.start >= from);
+        tokens.into_iter().find(|t| words.iter().any(|w| lex::is_word(&t.token, w))).map_or(from, |t| t.span.start)
+    }
+
+    fn start(&self) -> Location {
+        self.tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start)
+    }
+
+    fn ordered_by(&self, function: &Function, at: Location) -> Flow {
+        let FunctionArguments::List(list) = &function.args else { return Flow::Continue(()) };
+        let sorts = list.clauses.iter().any(|c| matches!(c, FunctionArgumentClause::OrderBy(_)));
+        if sorts || !function.within_group.is_empty() {
+            let word = if sorts { "ORDER" } else { "WITHIN" };
+            return no(self.keyword(at, &[word]), "an ordered aggregate", "use min or max");
+        }
+        Flow::Continue(())
+    }
+}
+
+impl Visitor for Refuse<'_> {
+    type Break = Mistake;
+
+    fn pre_visit_query(&mut self, query: &Query) -> Flow {
+        let from = query.body.span().end;
+        if let Some(with) = query.with.as_ref().filter(|w| w.recursive) {
+            return no(with.with_token.0.span.start, "WITH RECURSIVE", "write the steps out");
+        }
+        let clauses = [
+            ("ORDER", query.order_by.is_some()),
+            ("LIMIT", query.limit_clause.is_some()),
+            ("FETCH", query.fetch.is_some()),
+        ];
+        for (word, _) in clauses.iter().filter(|(_, there)| *there) {
+            let at = self.keyword(from, &[word, "OFFSET"]);
+            let token = self.tokens.iter().find(|t| t.span.start == at);
+            if let Some((what, instead)) = token.and_then(|t| clause(&t.token)) {
+                return no(at, what, instead);
+            }
+        }
+        if !query.locks.is_empty() || query.for_clause.is_some() {
+            return no(self.keyword(from, &["FOR"]), "FOR", "leave it out");
+        }
+        if !query.pipe_operators.is_empty() {
+            return no(from, "the pipe operator", "write the query as SELECT");
+        }
+        set_expr(self, &query.body)
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> Flow {
+        let at = select.select_token.0.span.start;
+        match &select.distinct {
+            Some(Distinct::Distinct | Distinct::On(_)) => {
+                let instead = "remember each row for a window only: GROUP BY the columns, window_start, window_end";
+                return no(self.keyword(at, &["DISTINCT"]), "SELECT DISTINCT", instead);
+            }
+            Some(Distinct::All) | None => {}
+        }
+        if select.from.is_empty() {
+            return no(at, "SELECT without FROM", "name a table in FROM");
+        }
+        let joined = select.from.iter().flat_map(|f| &f.joins).next();
+        if joined.is_some() || select.from.len() > 1 {
+            let from = select.from[0].relation.span().end;
+            let words = ["JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL", "SEMI", "ANTI"];
+            let join_at = match joined {
+                Some(_) => self.keyword(from, &words),
+                None => select.from[1].relation.span().start,
+            };
+            return no(join_at, "a join", "joins come in a later version; join what the sinks hold");
+        }
+        if !select.lateral_views.is_empty() {
+            return no(self.keyword(at, &["LATERAL"]), "LATERAL VIEW", "select fields of nested rows by name");
+        }
+        if let Some(qualify) = &select.qualify {
+            return no(self.keyword(qualify.span().start, &[]), "QUALIFY", "aggregate over a window");
+        }
+        if !select.named_window.is_empty() {
+            return no(self.keyword(at, &["WINDOW"]), "WINDOW", "use TABLE(TUMBLE(…)) in FROM");
+        }
+        if !select.sort_by.is_empty() || !select.cluster_by.is_empty() || !select.distribute_by.is_empty() {
+            return no(self.keyword(at, &["SORT", "CLUSTER", "DISTRIBUTE"]), "sorting", "sort what the sink holds");
+        }
+        if !select.connect_by.is_empty() || select.top.is_some() || select.into.is_some() || select.prewhere.is_some() {
+            return no(at, "this form of SELECT", "write SELECT … FROM … WHERE … GROUP BY … HAVING");
+        }
+        match &select.group_by {
+            GroupByExpr::All(_) => no(self.keyword(at, &["GROUP"]), "GROUP BY ALL", "name the columns"),
+            GroupByExpr::Expressions(exprs, modifiers) => {
+                let sets = exprs.iter().find(|e| matches!(e, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)));
+                if sets.is_some() || !modifiers.is_empty() {
+                    let words = ["GROUPING", "CUBE", "ROLLUP"];
+                    return no(
+                        self.keyword(at, &words),
+                        "GROUPING SETS, CUBE or ROLLUP",
+                        "write one INSERT per grouping",
+                    );
+                }
+                Flow::Continue(())
+            }
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
+        let at = factor.span().start;
+        match factor {
+            TableFactor::Table { sample: Some(_), .. } => no(at, "TABLESAMPLE", "filter by a hash of a key"),
+            TableFactor::Table { version: Some(_), .. } => no(at, "FOR SYSTEM_TIME", "joins come in a later version"),
+            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
+                no(self.keyword(self.start(), &["LATERAL"]), "LATERAL", "select fields of nested rows by name")
+            }
+            TableFactor::UNNEST { .. } => {
+                no(self.keyword(self.start(), &["UNNEST"]), "UNNEST", "select fields of nested rows by name")
+            }
+            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
+                no(self.keyword(self.start(), &["PIVOT", "UNPIVOT"]), "PIVOT", "use aggregates with FILTER (WHERE …)")
+            }
+            TableFactor::MatchRecognize { .. } => {
+                let at = self.keyword(self.start(), &["MATCH_RECOGNIZE"]);
+                no(at, "MATCH_RECOGNIZE", "filter and aggregate over a window")
+            }
+            TableFactor::NestedJoin { table_with_joins, .. } if !table_with_joins.joins.is_empty() => {
+                no(self.keyword(at, &["JOIN"]), "a join", "joins come in a later version; join what the sinks hold")
+            }
+            _ => Flow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
+        match expr {
+            Expr::InSubquery { subquery, .. } | Expr::Exists { subquery, .. } => {
+                no(subquery.span().start, "a subquery in an expression", "list the values, as in x IN (1, 2)")
+            }
+            Expr::Function(function) => {
+                let at = function.name.span().start;
+                let name = name_of(&function.name);
+                if function.over.is_some() {
+                    let instead = "aggregate over a window: GROUP BY window_start, window_end";
+                    return no(self.keyword(at, &["OVER"]), "OVER", instead);
+                }
+                if NOT_REPEATABLE.contains(&name.as_str()) {
+                    let message = format!("{name}() gives another value when an epoch is replayed");
+                    return Flow::Break(
+                        Mistake::new(at, message).hint("derive the value from the row, for instance by md5 of its key"),
+                    );
+                }
+                if ORDERED.contains(&name.as_str()) {
+                    let message = format!("the result of {name} depends on the order of rows");
+                    return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
+                }
+                if name == "unnest" || name == "explode" {
+                    return no(at, &name.to_uppercase(), "select fields of nested rows by name");
+                }
+                if ["current_time", "localtime"].contains(&name.as_str()) {
+                    return no(at, &name, "use CURRENT_TIMESTAMP or CURRENT_DATE");
+                }
+                self.ordered_by(function, at)
+            }
+            Expr::Subquery(subquery) if !self.is_table_argument(subquery) => {
+                no(subquery.span().start, "a subquery in an expression", "put it into FROM")
+            }
+            _ => Flow::Continue(()),
+        }
+    }
+}
+
+impl Refuse<'_> {
+    /// True if the subquery is an argument of a window table function.
+    fn is_table_argument(&self, subquery: &Query) -> bool {
+        let start = subquery.span().start;
+        let Some(at) = self.tokens.iter().position(|t| t.span.start == start) else { return false };
+        let mut before = self.tokens[..at].iter().rev().map(|t| &t.token).skip_while(|t| **t == Token::LParen);
+        match before.next() {
+            Some(Token::RArrow) => true,
+            Some(word) => WINDOW_FUNCTIONS.iter().any(|w| lex::is_word(word, w)),
+            None => false,
+        }
+    }
+}
+
+fn set_expr(refuse: &Refuse<'_>, body: &SetExpr) -> Flow {
+    match body {
+        SetExpr::Select(_) | SetExpr::Query(_) => Flow::Continue(()),
+        SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } => {
+            set_expr(refuse, left)?;
+            set_expr(refuse, right)
+        }
+        SetExpr::SetOperation { op, left, .. } => {
+            let from = left.span().end;
+            match op {
+                SetOperator::Union => no(refuse.keyword(from, &["UNION"]), "UNION without ALL", "write UNION ALL"),
+                SetOperator::Except | SetOperator::Minus => {
+                    no(refuse.keyword(from, &["EXCEPT", "MINUS"]), "EXCEPT", "filter with WHERE")
+                }
+                SetOperator::Intersect => no(refuse.keyword(from, &["INTERSECT"]), "INTERSECT", "filter with WHERE"),
+            }
+        }
+        SetExpr::Values(_) => no(refuse.start(), "VALUES", "read a table; the datagen connector makes rows"),
+        SetExpr::Table(_) => no(refuse.start(), "TABLE", "write SELECT * FROM it"),
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            no(refuse.start(), "a change inside a query", "write INSERT INTO … SELECT")
+        }
+    }
+}
+
+/// Lowercase name of a function.
+pub(crate) fn name_of(name: &ObjectName) -> String {
+    name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase()).unwrap_or_default()
+}

@@ -1,0 +1,316 @@
+//! What a pipeline uses of each table, over all its queries: columns, fields inside them, the watermark, and whether all readers
+//! throw away the same rows.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use millstream_dataflow::graph::FilterValues;
+
+use crate::table::{ColumnOrigin, StreamTable, Table};
+use crate::window::{Partition, WindowTvf};
+
+/// What is needed of one column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Paths {
+    All,
+    /// Only these fields inside it; none of them is a part of another.
+    Fields(BTreeSet<Vec<String>>),
+}
+
+impl Paths {
+    fn merge(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::Fields(own), Self::Fields(more)) => own.extend(more.iter().cloned()),
+            _ => *self = Self::All,
+        }
+    }
+
+    /// `data_type` with only the fields that are needed.
+    pub fn prune(&self, data_type: &DataType) -> DataType {
+        match (self, data_type) {
+            (Self::Fields(paths), DataType::Struct(fields)) => {
+                let kept: Vec<Arc<Field>> = fields.iter().filter_map(|f| prune_field(paths, f)).collect();
+                DataType::Struct(Fields::from(kept))
+            }
+            _ => data_type.clone(),
+        }
+    }
+}
+
+fn prune_field(paths: &BTreeSet<Vec<String>>, field: &Arc<Field>) -> Option<Arc<Field>> {
+    let inside: Vec<&[String]> =
+        paths.iter().filter(|p| p.first() == Some(field.name())).map(|p| p.get(1..).unwrap_or_default()).collect();
+    if inside.is_empty() {
+        return None;
+    }
+    if inside.iter().any(|p| p.is_empty()) {
+        return Some(field.clone());
+    }
+    let deeper = Paths::Fields(inside.into_iter().map(<[String]>::to_vec).collect());
+    Some(Arc::new(field.as_ref().clone().with_data_type(deeper.prune(field.data_type()))))
+}
+
+/// Needs by column of a schema.
+pub(crate) type Needs = BTreeMap<usize, Need>;
+
+/// What is needed of one column.
+#[derive(Clone, Debug)]
+pub(crate) struct Need {
+    pub paths: Paths,
+    /// Windows close by it.
+    pub as_time: bool,
+}
+
+fn add(needs: &mut Needs, column: usize, paths: Paths, as_time: bool) {
+    match needs.get_mut(&column) {
+        Some(need) => {
+            need.paths.merge(&paths);
+            need.as_time |= as_time;
+        }
+        None => {
+            needs.insert(column, Need { paths, as_time });
+        }
+    }
+}
+
+/// Adds what `expr` needs of the columns of `schema`.
+pub(crate) fn add_expr(needs: &mut Needs, expr: &Expr, schema: &DFSchema) -> DfResult<()> {
+    expr.apply(|e| {
+        if let Some((column, path)) = field_of(e) {
+            add(needs, schema.index_of_column(column)?, Paths::Fields(BTreeSet::from([path])), false);
+            return Ok(TreeNodeRecursion::Jump);
+        }
+        if let Expr::Column(column) = e {
+            add(needs, schema.index_of_column(column)?, Paths::All, false);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+/// `get_field(get_field(column, 'a'), 'b')` → (column, [a, b])
+fn field_of(expr: &Expr) -> Option<(&Column, Vec<String>)> {
+    let Expr::ScalarFunction(f) = expr else { return None };
+    if f.name() != "get_field" {
+        return None;
+    }
+    let (base, names) = f.args.split_first()?;
+    let (column, mut path) = match base {
+        Expr::Column(column) => (column, Vec::new()),
+        nested => field_of(nested)?,
+    };
+    for name in names {
+        match name {
+            Expr::Literal(ScalarValue::Utf8(Some(n)) | ScalarValue::Utf8View(Some(n)), _) => path.push(n.clone()),
+            _ => return None,
+        }
+    }
+    Some((column, path))
+}
+
+/// What all queries use of one table.
+#[derive(Debug, Default)]
+pub(crate) struct TableUse {
+    /// By index in the table's columns.
+    pub columns: Needs,
+    /// Some operator closes windows by the table's watermark.
+    pub watermark: bool,
+    /// For each reader, the values that it accepts by column; rows with others do not matter to it.
+    readers: Vec<BTreeMap<usize, FilterValues>>,
+}
+
+impl TableUse {
+    /// What is needed of the base schema.
+    pub fn base_needs(&self, table: &Table) -> DfResult<Needs> {
+        let mut needs = Needs::new();
+        for (index, need) in &self.columns {
+            match &table.columns[*index].origin {
+                ColumnOrigin::Physical(base) | ColumnOrigin::Metadata { base, .. } => {
+                    add(&mut needs, *base, need.paths.clone(), false);
+                }
+                ColumnOrigin::Computed { expr, .. } => add_expr(&mut needs, expr, &table.base)?,
+            }
+        }
+        if let (true, Some(watermark)) = (self.watermark, &table.watermark) {
+            add_expr(&mut needs, &watermark.expr, &table.base)?;
+        }
+        Ok(needs)
+    }
+
+    /// The physical column by whose value every reader filters, and the values that matter to any of them.
+    pub fn prefilter(&self, table: &Table) -> Option<(usize, FilterValues)> {
+        if self.watermark {
+            return None;
+        }
+        let (first, rest) = self.readers.split_first()?;
+        first.iter().find_map(|(column, values)| {
+            let ColumnOrigin::Physical(base) = table.columns[*column].origin else { return None };
+            let mut all = values.clone();
+            for reader in rest {
+                all = union(all, reader.get(column)?)?;
+            }
+            Some((base, all))
+        })
+    }
+}
+
+fn union(a: FilterValues, b: &FilterValues) -> Option<FilterValues> {
+    fn joined<T: Ord + Clone>(mut a: Vec<T>, b: &[T]) -> Vec<T> {
+        a.extend_from_slice(b);
+        a.sort();
+        a.dedup();
+        a
+    }
+    match (a, b) {
+        (FilterValues::Int(a), FilterValues::Int(b)) => Some(FilterValues::Int(joined(a, b))),
+        (FilterValues::Text(a), FilterValues::Text(b)) => Some(FilterValues::Text(joined(a, b))),
+        _ => None,
+    }
+}
+
+/// Uses by table.
+pub(crate) type Uses = BTreeMap<String, TableUse>;
+
+/// Adds what `plan` uses, where all its columns are needed.
+pub(crate) fn collect(uses: &mut Uses, plan: &LogicalPlan) -> DfResult<()> {
+    let all = (0..plan.schema().fields().len()).map(|i| (i, Need { paths: Paths::All, as_time: false })).collect();
+    visit(uses, plan, all, None)
+}
+
+/// `needs` are by column of `plan`; `filter` stands directly above it.
+fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr>) -> DfResult<()> {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let schema = projection.input.schema();
+            let mut below = Needs::new();
+            for (i, need) in needs {
+                match projection.expr[i].clone().unalias_nested().data {
+                    Expr::Column(column) => add(&mut below, schema.index_of_column(&column)?, need.paths, need.as_time),
+                    expr => add_expr(&mut below, &expr, schema)?,
+                }
+            }
+            visit(uses, &projection.input, below, None)
+        }
+        LogicalPlan::Filter(node) => {
+            let mut below = needs;
+            add_expr(&mut below, &node.predicate, node.input.schema())?;
+            visit(uses, &node.input, below, Some(&node.predicate))
+        }
+        LogicalPlan::SubqueryAlias(alias) => visit(uses, &alias.input, needs, filter),
+        LogicalPlan::Union(node) => node.inputs.iter().try_for_each(|input| visit(uses, input, needs.clone(), None)),
+        LogicalPlan::Aggregate(node) => {
+            let schema = node.input.schema();
+            let mut below = Needs::new();
+            for (i, expr) in node.group_expr.iter().enumerate() {
+                let as_time = needs.get(&i).is_some_and(|n| n.as_time);
+                match expr.clone().unalias_nested().data {
+                    Expr::Column(column) => add(&mut below, schema.index_of_column(&column)?, Paths::All, as_time),
+                    expr => add_expr(&mut below, &expr, schema)?,
+                }
+            }
+            node.aggr_expr.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
+            visit(uses, &node.input, below, None)
+        }
+        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
+            Some(window) => visit_window(uses, window, needs),
+            None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
+        },
+        LogicalPlan::TableScan(scan) => {
+            let Some(source) = scan.source.downcast_ref::<StreamTable>() else {
+                return Err(DataFusionError::Internal(format!("table {} is not a stream", scan.table_name)));
+            };
+            let table = &source.table;
+            let used = uses.entry(table.name.text.clone()).or_default();
+            for (i, need) in needs {
+                let column = scan.projection.as_ref().map_or(i, |p| p[i]);
+                used.watermark |= need.as_time && table.watermark.as_ref().is_some_and(|w| w.column == column);
+                add(&mut used.columns, column, need.paths, need.as_time);
+            }
+            let accepted = filter.map_or_else(BTreeMap::new, |f| accepted(f, table));
+            used.readers.push(accepted);
+            Ok(())
+        }
+        // Refused when the plan is lowered.
+        other => other.inputs().into_iter().try_for_each(|input| {
+            let all = (0..input.schema().fields().len()).map(|i| (i, Need { paths: Paths::All, as_time: false }));
+            visit(uses, input, all.collect(), None)
+        }),
+    }
+}
+
+fn visit_window(uses: &mut Uses, window: &WindowTvf, needs: Needs) -> DfResult<()> {
+    let (width, schema) = (window.width(), window.input.schema());
+    let mut below: Needs = needs.into_iter().filter(|(i, _)| *i < width).collect();
+    if let Expr::Column(column) = &window.time {
+        add(&mut below, schema.index_of_column(column)?, Paths::All, true);
+    }
+    if let Partition::By(by) = &window.partition {
+        by.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
+    }
+    visit(uses, &window.input, below, None)
+}
+
+/// Columns of which `filter` accepts only some values.
+fn accepted(filter: &Expr, table: &Table) -> BTreeMap<usize, FilterValues> {
+    let mut found = BTreeMap::new();
+    for part in split_conjunction(filter) {
+        if let Some((name, values)) = values_of(part)
+            && let Some(index) = table.columns.iter().position(|c| c.field.name() == name)
+            && let Some(values) = filter_values(&values, table.columns[index].field.data_type())
+        {
+            found.entry(index).or_insert(values);
+        }
+    }
+    found
+}
+
+/// `column = literal`, `column IN (literals)`, or several of them joined by OR.
+fn values_of(expr: &Expr) -> Option<(&str, Vec<&ScalarValue>)> {
+    match expr {
+        Expr::BinaryExpr(binary) => match (&*binary.left, binary.op, &*binary.right) {
+            (Expr::Column(column), Operator::Eq, Expr::Literal(value, _))
+            | (Expr::Literal(value, _), Operator::Eq, Expr::Column(column)) => Some((&column.name, vec![value])),
+            (left, Operator::Or, right) => {
+                let ((name, mut values), (other, more)) = (values_of(left)?, values_of(right)?);
+                values.extend(more);
+                (name == other).then_some((name, values))
+            }
+            _ => None,
+        },
+        Expr::InList(list) if !list.negated => {
+            let Expr::Column(column) = &*list.expr else { return None };
+            let values = list.list.iter().map(|e| match e {
+                Expr::Literal(value, _) => Some(value),
+                _ => None,
+            });
+            Some((&column.name, values.collect::<Option<_>>()?))
+        }
+        _ => None,
+    }
+}
+
+fn filter_values(values: &[&ScalarValue], data_type: &DataType) -> Option<FilterValues> {
+    if data_type.is_signed_integer() {
+        let integers = values.iter().map(|v| match v.cast_to(&DataType::Int64) {
+            Ok(ScalarValue::Int64(Some(i))) => Some(i),
+            _ => None,
+        });
+        let mut integers: Vec<i64> = integers.collect::<Option<_>>()?;
+        integers.sort_unstable();
+        integers.dedup();
+        return Some(FilterValues::Int(integers));
+    }
+    if *data_type != DataType::Utf8 {
+        return None;
+    }
+    let texts = values.iter().map(|v| v.try_as_str().flatten().map(str::to_owned));
+    let mut texts: Vec<String> = texts.collect::<Option<_>>()?;
+    texts.sort_unstable();
+    texts.dedup();
+    Some(FilterValues::Text(texts))
+}
