@@ -4,6 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use proptest::prelude::*;
 
+use crate::file::{LineReader, ReadLimits};
 use crate::{
     Accept, BadFields, CsvOptions, DecodeSpec, Decoded, FormatKind, FormatOptions, PreFilter, decoder, encoder,
 };
@@ -106,9 +107,17 @@ proptest! {
         let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(texts), Arc::new(numbers)]).unwrap();
         let lines = encoded(&batch, &options);
         let messages: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let decoded = decode(DecodeSpec { schema, options, prefilter: None }, &messages);
+        let decoded = decode(DecodeSpec { schema, options: options.clone(), prefilter: None }, &messages);
         prop_assert_eq!(&decoded.bad, &[]);
         prop_assert_eq!(decoded.rows, batch);
+        // The reader of files finds the same records.
+        let file = std::io::Cursor::new(lines.join("\n"));
+        let mut reader = LineReader::new(file, &options, ReadLimits::default()).unwrap();
+        let mut found = Vec::new();
+        while let Some(part) = reader.next(3, 50).unwrap() {
+            found.extend(part.messages().iter().map(|m| String::from_utf8(m.to_vec()).unwrap()));
+        }
+        prop_assert_eq!(found, lines);
     }
 
     #[test]

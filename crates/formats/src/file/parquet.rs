@@ -1,11 +1,17 @@
 //! Parquet files, by row group.
+//!
+//! The `parquet` crate panics on some damaged files (negative sizes in the footer, offsets that lie). A damaged file is input like any
+//! other, so such a panic is caught here and becomes the same error as any other damage; what panicked is never used again.
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::errors::ParquetError;
 
 use super::adapt;
@@ -26,8 +32,8 @@ impl ParquetFile {
     /// # Errors
     /// [`FormatError::Damaged`] if it is no Parquet file or cut off.
     pub fn open(bytes: Bytes, schema: &SchemaRef) -> Result<Self, FormatError> {
-        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true))
-            .map_err(|error| damaged(&bytes, bytes.len() as u64, &error))?;
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = guarded(&bytes, bytes.len() as u64, || ArrowReaderMetadata::load(&bytes, options))?;
         let parquet = metadata.parquet_schema();
         let used = (0..parquet.num_columns()).filter(|i| is_used(parquet.column(*i).path().parts(), schema));
         let mask = ProjectionMask::leaves(parquet, used);
@@ -57,21 +63,64 @@ impl ParquetFile {
     ) -> Result<impl Iterator<Item = Result<RecordBatch, FormatError>> + Send + use<>, FormatError> {
         let offset = self.metadata.metadata().row_groups().get(group).and_then(|g| g.file_offset()).unwrap_or(0);
         let offset = u64::try_from(offset).unwrap_or(0);
-        let bytes = self.bytes.clone();
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), self.metadata.clone())
-            .with_row_groups(vec![group])
-            .with_projection(self.mask.clone())
-            .with_batch_size(batch_rows.max(1))
-            .build()
-            .map_err(|error| damaged(&bytes, offset, &error))?;
-        let schema = Arc::clone(&self.schema);
-        Ok(reader.map(move |batch| {
-            let batch = batch.map_err(|error| damaged(&bytes, offset, &ParquetError::General(error.to_string())))?;
-            let rows = batch.num_rows();
-            let columns = adapt::columns(batch.schema().fields(), batch.columns(), schema.fields(), rows)?;
-            let with_count = RecordBatchOptions::new().with_row_count(Some(rows));
-            Ok(RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &with_count)?)
-        }))
+        let reader = guarded(&self.bytes, offset, || {
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
+                .with_row_groups(vec![group])
+                .with_projection(self.mask.clone())
+                .with_batch_size(batch_rows.max(1))
+                .build()
+        })?;
+        let left = self.rows(group);
+        Ok(Batches { reader: Some(reader), left, offset, bytes: self.bytes.clone(), schema: Arc::clone(&self.schema) })
+    }
+}
+
+/// Batches of one row group; ends after an error.
+struct Batches {
+    reader: Option<ParquetRecordBatchReader>,
+    /// Rows that the footer says are still to come.
+    left: u64,
+    offset: u64,
+    bytes: Bytes,
+    schema: SchemaRef,
+}
+
+impl Batches {
+    fn adapted(&self, batch: &RecordBatch) -> Result<RecordBatch, FormatError> {
+        let rows = batch.num_rows();
+        let columns = adapt::columns(batch.schema().fields(), batch.columns(), self.schema.fields(), rows)?;
+        let with_count = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &with_count)?)
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<RecordBatch, FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = self.reader.take()?;
+        let next = guarded(&self.bytes, self.offset, || reader.next().transpose().map_err(ParquetError::from));
+        match next.and_then(|batch| batch.map(|b| self.adapted(&b)).transpose()) {
+            Ok(None) if self.left == 0 => None,
+            Ok(Some(batch)) if batch.num_rows() as u64 <= self.left => {
+                self.left -= batch.num_rows() as u64;
+                self.reader = Some(reader);
+                Some(Ok(batch))
+            }
+            Ok(_) => {
+                let problem = "a row group has not the rows that the footer says".to_owned();
+                Some(Err(damaged(&self.bytes, self.offset, &ParquetError::General(problem))))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// Runs code of the `parquet` crate on a file that may be damaged; see the module's text.
+fn guarded<T>(bytes: &Bytes, offset: u64, run: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, FormatError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| damaged(bytes, offset, &error)),
+        Err(_) => Err(damaged(bytes, offset, &ParquetError::General("its sizes contradict each other".to_owned()))),
     }
 }
 

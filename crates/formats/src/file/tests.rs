@@ -170,3 +170,24 @@ fn text_files_go_there_and_back() {
         assert_eq!(arrow::compute::concat_batches(&rows.schema(), &parts).unwrap(), rows, "{name}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn no_parquet_file_makes_it_panic(
+        edits in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..6),
+        near_footer in proptest::prelude::any::<bool>(),
+    ) {
+        let mut bytes = written(&rows(60), &FormatOptions::new(FormatKind::Parquet), 60).to_vec();
+        let first = if near_footer { bytes.len() / 2 } else { 0 };
+        for (at, byte) in edits {
+            let at = first + at.index(bytes.len() - first);
+            bytes[at] = byte;
+        }
+        if let Err(error) = read(&bytes.into(), &schema()) {
+            let known = matches!(error, FormatError::Damaged { .. } | FormatError::FileColumn { .. });
+            proptest::prop_assert!(known, "{}", error);
+        }
+    }
+}
