@@ -298,8 +298,7 @@ impl Split {
                     ));
                 }
                 tracing::warn!("{message}");
-                self.fetch.seek_to_beginning();
-                Ok(())
+                self.fetch.restart_at_beginning().map_err(|e| creation_error(&e))
             }
             RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownTopicOrPartition

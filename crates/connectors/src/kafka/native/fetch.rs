@@ -149,13 +149,15 @@ impl Fetch {
     }
 
     /// Goes on with the first record that the partition still holds. Waiting messages are dropped.
-    pub(in crate::kafka) fn seek_to_beginning(&mut self) {
+    pub(in crate::kafka) fn restart_at_beginning(&mut self) -> Result<(), KafkaError> {
         self.waiting.clear();
-        // SAFETY: the topic is alive. With timeout 0 the call only enqueues the request; what was fetched before is discarded by the
-        // library.
-        unsafe {
-            sys::rd_kafka_seek(self.topic.ptr(), self.partition, i64::from(sys::RD_KAFKA_OFFSET_BEGINNING), 0);
-        }
+        // SAFETY: topic and queue are alive. A partition whose fetching has failed cannot seek, so it is stopped and started.
+        let started = unsafe {
+            sys::rd_kafka_consume_stop(self.topic.ptr(), self.partition);
+            let beginning = i64::from(sys::RD_KAFKA_OFFSET_BEGINNING);
+            sys::rd_kafka_consume_start_queue(self.topic.ptr(), self.partition, beginning, self.queue.ptr())
+        };
+        if started == 0 { Ok(()) } else { Err(KafkaError::ClientCreation(last_error())) }
     }
 }
 
