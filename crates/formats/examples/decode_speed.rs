@@ -1,7 +1,9 @@
-//! How many Nexmark events per second one core decodes: `cargo run --release -p millstream-formats --example decode_speed [EVENTS]`.
+//! How many Nexmark events per second one core decodes: `cargo run --release -p millstream-formats --example
+//! decode_speed [EVENTS]`.
 //!
-//! Events have the layout and the sizes of the real generator (mean 333 bytes), in batches of 8192 messages that lie one after
-//! the other in memory, as they come from a broker. Time is the thread's CPU time, so that a busy machine disturbs little (Linux only).
+//! Events have the layout and the sizes of the real generator (mean 333 bytes), in batches of 8192 messages that lie
+//! one after the other in memory, as they come from a broker. Time is the thread's CPU time, so that a busy machine
+//! disturbs little (Linux only).
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::print_stdout, reason = "prints its result")]
 use std::fmt::Write as _;

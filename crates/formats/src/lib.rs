@@ -10,10 +10,10 @@
 //! | bad message | one that gives no row; it is named with a reason and leaves no trace among the rows |
 //! | prefilter | a condition on one column by which a row is dropped before the rest of it is decoded |
 //!
-//! Decoding is the hottest path of the engine, so a decoder is compiled from its spec once and then only touches the bytes it
-//! must: [`json`](self) predicts the order of keys from the row before, skips values that no column uses without parsing them
-//! and writes numbers straight from the message into the columns. What that means for malformed input is said in the module
-//! of each format.
+//! Decoding is the hottest path of the engine, so a decoder is compiled from its spec once and then only touches the
+//! bytes it must: the JSON decoder predicts the order of keys from the row before, skips values that no column uses
+//! without parsing them and writes numbers straight from the message into the columns. What that means for malformed
+//! input is said in the module of each format.
 mod column;
 mod csv;
 mod error;
@@ -35,7 +35,8 @@ pub use options::{
 /// What to decode: only what the pipeline uses.
 #[derive(Clone, Debug)]
 pub struct DecodeSpec {
-    /// Top-level columns, with nested `Struct`, `List` and `Map` types pruned to the fields that are used. Types: `Boolean`,
+    /// Top-level columns, with nested `Struct`, `List` and `Map` types pruned to the fields that are used. Types:
+    /// `Boolean`,
     /// `Int8`–`Int64`, `UInt8`–`UInt64`, `Float32`, `Float64`, `Decimal128`, `Utf8`, `Binary`, `Date32`, `Time32`, `Time64`,
     /// `Timestamp` (any unit; without zone or in UTC), `Struct`, `List`, `Map`. A row without a value for a field that is
     /// not nullable is bad.

@@ -121,8 +121,8 @@ pub struct FormatOptions {
     pub kind: FormatKind,
     pub bad_fields: BadFields,
     pub timestamp: TimestampStandard,
-    /// Names of all physical columns of the table in declared order, for formats that know columns by position (CSV). If
-    /// empty, the columns of the decoder's schema are all there are.
+    /// Names of all physical columns of the table in declared order, for formats that know columns by position (CSV).
+    /// If empty, the columns of the decoder's schema are all there are.
     pub columns: Vec<String>,
     /// Compression of files that are written. Files that are read say theirs themselves.
     pub compression: Compression,
@@ -147,8 +147,8 @@ impl FormatOptions {
         }
     }
 
-    /// Reads the options of [`FORMAT_OPTIONS`]; `bad-records` = `null`, where declared, makes bad fields null. `None` if no
-    /// format is given.
+    /// Reads the options of [`FORMAT_OPTIONS`]; `bad-records` = `null`, where declared, makes bad fields null. `None`
+    /// if no format is given.
     ///
     /// # Errors
     /// A value that does not fit.

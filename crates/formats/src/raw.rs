@@ -1,5 +1,5 @@
-//! Raw: the message is the value of the only column, which is `STRING` (checked to be UTF-8) or `BYTES`. Null is written as an
-//! empty message.
+//! Raw: the message is the value of the only column, which is `STRING` (checked to be UTF-8) or `BYTES`. Null is
+//! written as an empty message.
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};

@@ -45,8 +45,8 @@ impl Bytes {
         }
     }
 
-    /// Where the bytes of the begun value are appended. A batch holds less than 2 GiB of messages and no value grows when
-    /// it is decoded, so that offsets fit.
+    /// Where the bytes of the begun value are appended. A batch holds less than 2 GiB of messages and no value grows
+    /// when it is decoded, so that offsets fit.
     #[inline]
     pub(crate) fn data(&mut self) -> &mut Vec<u8> {
         &mut self.data

@@ -1,8 +1,9 @@
 //! Columns under construction, addressed by row.
 //!
-//! A value is written to a row number instead of being appended, and rows that are not written are null. So a missing field
-//! costs nothing, a null parent need not touch its children, the last of duplicate keys wins, and a row that turns out to be
-//! bad is taken back with [`Scalar::clear`] and written again by the next one. The buffers are taken once per batch.
+//! A value is written to a row number instead of being appended, and rows that are not written are null. So a missing
+//! field costs nothing, a null parent need not touch its children, the last of duplicate keys wins, and a row that
+//! turns out to be bad is taken back with [`Scalar::clear`] and written again by the next one. The buffers are taken
+//! once per batch.
 mod bytes;
 mod read;
 mod validity;
@@ -305,7 +306,8 @@ impl Scalar {
             }
             Self::Text(bytes) => {
                 let (offsets, data, nulls) = bytes.finish(rows)?;
-                // Every value was checked when it was written; this looks over the buffer once more, 16 bytes at a time.
+                // Every value was checked when it was written; this looks over the buffer once more, 16 bytes at a
+                // time.
                 Ok(Arc::new(StringArray::try_new(offsets, data, nulls)?))
             }
             Self::Binary(bytes) => {

@@ -1,8 +1,9 @@
 //! Text files into messages.
 //!
-//! A message is a line of a JSON or raw file or a record of a CSV file, whose quoted fields may span lines. The line end does not belong to
-//! it, lines of nothing but white space are passed over, and so are a byte order mark and the header of a CSV file. Compression is told from the first
-//! bytes, not from the name: gzip (also several members) and zstd. What a file may grow to when it is inflated is limited, and so is a line.
+//! A message is a line of a JSON or raw file or a record of a CSV file, whose quoted fields may span lines. The line
+//! end does not belong to it, lines of nothing but white space are passed over, and so are a byte order mark and the
+//! header of a CSV file. Compression is told from the first bytes, not from the name: gzip (also several members) and
+//! zstd. What a file may grow to when it is inflated is limited, and so is a line.
 use std::io::{self, BufReader, Read};
 
 use memchr::memchr;

@@ -1,7 +1,8 @@
 //! Parquet files, by row group.
 //!
-//! The `parquet` crate panics on some damaged files (negative sizes in the footer, offsets that lie). A damaged file is input like any
-//! other, so such a panic is caught here and becomes the same error as any other damage; what panicked is never used again.
+//! The `parquet` crate panics on some damaged files (negative sizes in the footer, offsets that lie). A damaged file is
+//! input like any other, so such a panic is caught here and becomes the same error as any other damage; what panicked
+//! is never used again.
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ pub struct ParquetFile {
 }
 
 impl ParquetFile {
-    /// Reads the metadata of the file `bytes`. Rows come in `schema`: columns are found by name (with case) also inside structs, what the
-    /// file does not have is null, and only the used columns are decompressed.
+    /// Reads the metadata of the file `bytes`. Rows come in `schema`: columns are found by name (with case) also inside
+    /// structs, what the file does not have is null, and only the used columns are decompressed.
     ///
     /// # Errors
     /// [`FormatError::Damaged`] if it is no Parquet file or cut off.

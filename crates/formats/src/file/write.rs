@@ -14,8 +14,8 @@ use parquet::file::properties::WriterProperties;
 use crate::csv::write_field;
 use crate::{Compression, Encoder, FormatError, FormatKind, FormatOptions, encoder};
 
-/// Rows that go to the Parquet writer at once. It decides about pages after each such piece, so pieces of one size make the bytes
-/// independent of how the rows arrived.
+/// Rows that go to the Parquet writer at once. It decides about pages after each such piece, so pieces of one size make
+/// the bytes independent of how the rows arrived.
 const PIECE: usize = 8192;
 
 /// Gathers rows and gives the bytes of one file.

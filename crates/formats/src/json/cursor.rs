@@ -92,8 +92,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips a value that no column uses. Only what decides where it ends is looked at: strings are not checked for escapes and
-    /// UTF-8, and inside objects and arrays only quotes and brackets count.
+    /// Skips a value that no column uses. Only what decides where it ends is looked at: strings are not checked for
+    /// escapes and UTF-8, and inside objects and arrays only quotes and brackets count.
     #[inline]
     pub(crate) fn skip_value(&mut self, depth: u32) -> Parsed<()> {
         match self.peek() {

@@ -1,6 +1,6 @@
 //! Rows into JSON objects, one per row, without white space. Nulls are written unless
-//! [`JsonOptions::omit_nulls`](crate::JsonOptions); timestamps as [`TimestampStandard`] says with the digits of their unit, decimals as numbers
-//! with all digits of their scale, binary in Base64, floats that are not finite in quotes.
+//! [`JsonOptions::omit_nulls`](crate::JsonOptions); timestamps as [`TimestampStandard`] says with the digits of their
+//! unit, decimals as numbers with all digits of their scale, binary in Base64, floats that are not finite in quotes.
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use arrow::error::ArrowError;

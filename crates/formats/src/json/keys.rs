@@ -1,12 +1,14 @@
 //! Which field a key names: predicted from the row before.
 //!
-//! Producers write the keys of an object in one order. So the decoder remembers the order in which keys came and compares the
-//! bytes at the cursor with the next one, `"key":`, in one go of 16 bytes. Optional keys that are missing are passed over, new ones
-//! are learned where they come. Only a key that is nowhere near is unescaped and looked up by name.
+//! Producers write the keys of an object in one order. So the decoder remembers the order in which keys came and
+//! compares the bytes at the cursor with the next one, `"key":`, in one go of 16 bytes. Optional keys that are missing
+//! are passed over, new ones are learned where they come. Only a key that is nowhere near is unescaped and looked up by
+//! name.
 use std::collections::HashMap;
 
 use super::cursor::Cursor;
 use super::fault::Parsed;
+use super::scan::same_bytes;
 
 /// Longest order that is remembered; objects with more keys are decoded by look-ups from there on.
 const MOST_KEYS: usize = 256;
@@ -17,9 +19,9 @@ const LOOK_AHEAD: usize = 8;
 #[derive(Debug)]
 struct Known {
     /// First 16 bytes of `"key":`, zeros after it.
-    head: u128,
-    /// Ones for the bytes of `head` that count.
-    mask: u128,
+    head: [u8; 16],
+    /// One bit for each byte of `head` that counts.
+    mask: u32,
     /// All of `"key":`.
     quoted: Box<[u8]>,
     field: Option<u32>,
@@ -29,11 +31,9 @@ impl Known {
     fn new(key: &[u8], field: Option<u32>) -> Self {
         let quoted = [b"\"", key, b"\":"].concat().into_boxed_slice();
         let mut head = [0; 16];
-        let mut mask = [0; 16];
         let shown = quoted.len().min(16);
         head[..shown].copy_from_slice(&quoted[..shown]);
-        mask[..shown].fill(0xff);
-        Self { head: u128::from_le_bytes(head), mask: u128::from_le_bytes(mask), quoted, field }
+        Self { head, mask: (1 << shown) - 1, quoted, field }
     }
 
     #[inline]
@@ -41,7 +41,7 @@ impl Known {
         let Some(rest) = cursor.bytes.get(cursor.at..) else { return false };
         match rest.first_chunk::<16>() {
             Some(head) => {
-                u128::from_le_bytes(*head) & self.mask == self.head
+                same_bytes(head, &self.head) & self.mask == self.mask
                     && (self.quoted.len() <= 16 || rest.starts_with(&self.quoted))
             }
             None => rest.starts_with(&self.quoted),
@@ -64,8 +64,8 @@ impl Keys {
         Self { fields, order: Vec::new(), scratch: Vec::new() }
     }
 
-    /// Takes a key and its colon. `slot` is the place of the key in the order: 0 at the beginning of an object, moved along by
-    /// this function. Returns the field, or `None` if no column uses the value.
+    /// Takes a key and its colon. `slot` is the place of the key in the order: 0 at the beginning of an object, moved
+    /// along by this function. Returns the field, or `None` if no column uses the value.
     #[inline]
     pub(crate) fn take(&mut self, cursor: &mut Cursor<'_>, slot: &mut usize) -> Parsed<Option<u32>> {
         if let Some(known) = self.order.get(*slot)

@@ -12,15 +12,17 @@
 //! | `DATE`, `TIME`, `TIMESTAMP` | a string (see [`crate::text::time`]); a number is days, milliseconds of the day, epoch milliseconds |
 //! | `ROW`, `ARRAY`, `MAP` | an object, an array, an object |
 //!
-//! This is what Flink and Spark accept together, without what they accept by losing data (a fraction cut off, `"abc"` as
-//! false). Keys match exactly, with case. A missing field is null; the last of duplicate keys wins, except that the first value of a
-//! prefilter's column that does not pass drops the row, and that a `MAP` has no duplicates. Numbers that overflow, wrong types, invalid UTF-8 and halves of surrogate pairs make the row
-//! bad ([`crate::BadFields::Reject`]) or the field null; broken syntax, input that ends early or goes on after the object, and nesting deeper than
-//! 128 always make the row bad.
+//! This is what Flink and Spark accept together, without what they accept by losing data (a fraction cut off, `"abc"`
+//! as false). Keys match exactly, with case. A missing field is null; the last of duplicate keys wins, except that the
+//! first value of a prefilter's column that does not pass drops the row, and that a `MAP` has no duplicates. Numbers
+//! that overflow, wrong types, invalid UTF-8 and halves of surrogate pairs make the row bad
+//! ([`crate::BadFields::Reject`]) or the field null; broken syntax, input that ends early or goes on after the object,
+//! and nesting deeper than 128 always make the row bad.
 //!
 //! # What is not looked at
-//! A value that no column uses is skipped: of a string only its end is searched, of an object or array only quotes and brackets count. A row that
-//! fails the prefilter is left at once. Errors in there are not found, as in any engine that prunes columns.
+//! A value that no column uses is skipped: of a string only its end is searched, of an object or array only quotes and
+//! brackets count. A row that fails the prefilter is left at once. Errors in there are not found, as in any engine that
+//! prunes columns.
 mod cursor;
 mod decode;
 mod encode;

@@ -1,7 +1,7 @@
 //! The tree of columns that a schema is compiled into.
 //!
-//! A child of a `Struct` has the rows of its parent; a child of a `List` or `Map` has one row per element, and the rows of
-//! parent row `r` begin where those of `r - 1` end.
+//! A child of a `Struct` has the rows of its parent; a child of a `List` or `Map` has one row per element, and the rows
+//! of parent row `r` begin where those of `r - 1` end.
 use std::collections::HashSet;
 use std::sync::Arc;
 

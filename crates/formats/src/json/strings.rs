@@ -4,8 +4,8 @@ use super::fault::{Fault, Parsed};
 use super::scan::find_not_plain;
 
 impl<'a> Cursor<'a> {
-    /// The string whose opening quote has been taken, if nothing in it must be changed or checked further: printable ASCII without
-    /// escapes. The cursor stays where it is otherwise.
+    /// The string whose opening quote has been taken, if nothing in it must be changed or checked further: printable
+    /// ASCII without escapes. The cursor stays where it is otherwise.
     #[inline]
     pub(crate) fn take_plain(&mut self) -> Option<&'a [u8]> {
         let end = find_not_plain(self.bytes, self.at)?;

@@ -8,7 +8,8 @@ use crate::column::{Scalar, set_bool};
 use crate::text::number::{scan, short_integer};
 
 impl FieldNode {
-    /// Decodes the value at the cursor into `row`, `depth` levels down. With `lenient`, a value that does not fit is null.
+    /// Decodes the value at the cursor into `row`, `depth` levels down. With `lenient`, a value that does not fit is
+    /// null.
     #[inline]
     pub(crate) fn decode(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: u32, lenient: bool) -> Parsed<()> {
         let start = cursor.at;

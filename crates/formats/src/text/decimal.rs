@@ -1,8 +1,8 @@
 //! Decimals: digits scaled into an `i128`.
 use super::number::{Misfit, plain};
 
-/// Parses `text` (JSON number syntax, or looser as in CSV) as a decimal of `precision` digits, `scale` of them after the point. Digits beyond the
-/// scale are rounded half away from zero, as Flink and Spark do.
+/// Parses `text` (JSON number syntax, or looser as in CSV) as a decimal of `precision` digits, `scale` of them after
+/// the point. Digits beyond the scale are rounded half away from zero, as Flink and Spark do.
 pub(crate) fn parse(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
     let text = plain(text);
     let (negative, mut rest) = match text.split_first() {

@@ -27,8 +27,8 @@ fn digits_of(word: u64, count: u32) -> u64 {
         >> 32
 }
 
-/// An integer at the start of `bytes[at..]` that is not followed by a point or an exponent: the common case, without loops
-/// that depend on the number of digits. `None` says nothing about the input: use [`scan`].
+/// An integer at the start of `bytes[at..]` that is not followed by a point or an exponent: the common case, without
+/// loops that depend on the number of digits. `None` says nothing about the input: use [`scan`].
 #[inline]
 pub(crate) fn short_integer(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let word = eight(bytes, at)?;
@@ -68,7 +68,8 @@ const POWERS: [u64; 20] = {
     powers
 };
 
-/// Scans the JSON number at the start of `bytes`. `None`: there is none, or it breaks the grammar (`01`, `1.`, `.5`, `+1`).
+/// Scans the JSON number at the start of `bytes`. `None`: there is none, or it breaks the grammar (`01`, `1.`, `.5`,
+/// `+1`).
 pub(crate) fn scan(bytes: &[u8]) -> Option<Number> {
     let negative = bytes.first() == Some(&b'-');
     let mut at = usize::from(negative);

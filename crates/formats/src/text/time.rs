@@ -105,9 +105,9 @@ pub(crate) fn parse_time(text: &[u8], unit: TimeUnit) -> Result<i64, Misfit> {
     }
 }
 
-/// Parses a timestamp in `unit`s since 1970-01-01T00:00:00Z: `yyyy-MM-dd`, then optionally `T` or a space and a time of day, then
-/// optionally `Z` or an offset (after a space, if one likes). Text of nine or more digits is epoch milliseconds. What is finer
-/// than the unit is cut off.
+/// Parses a timestamp in `unit`s since 1970-01-01T00:00:00Z: `yyyy-MM-dd`, then optionally `T` or a space and a time of
+/// day, then optionally `Z` or an offset (after a space, if one likes). Text of nine or more digits is epoch
+/// milliseconds. What is finer than the unit is cut off.
 pub(crate) fn parse_timestamp(text: &[u8], unit: TimeUnit) -> Result<i64, Misfit> {
     let text = text.trim_ascii();
     let number = text.strip_prefix(b"-").unwrap_or(text);
@@ -171,8 +171,8 @@ impl Default for MinuteCache {
 }
 
 impl MinuteCache {
-    /// The instant of `yyyy-MM-dd HH:mm:ss.SSS"` (or with `T`) at the start of `bytes`, quote included, in milliseconds. `None` says
-    /// nothing about the input: use [`parse_timestamp`].
+    /// The instant of `yyyy-MM-dd HH:mm:ss.SSS"` (or with `T`) at the start of `bytes`, quote included, in
+    /// milliseconds. `None` says nothing about the input: use [`parse_timestamp`].
     #[inline]
     pub(crate) fn millis(&mut self, bytes: &[u8]) -> Option<i64> {
         // `:ss.SSS"` as a little-endian word.
