@@ -107,6 +107,27 @@ impl Catalog {
         did_you_mean(name, self.entries.keys().map(String::as_str))
     }
 
+    /// Names of the fields inside the columns of all tables.
+    fn nested_fields(&self) -> Vec<String> {
+        fn add(names: &mut Vec<String>, data_type: &DataType) {
+            if let DataType::Struct(fields) = data_type {
+                for field in fields {
+                    names.push(field.name().clone());
+                    add(names, field.data_type());
+                }
+            }
+        }
+        let mut names = Vec::new();
+        for entry in self.entries.values() {
+            let schema = match entry {
+                Entry::Table(_, source) => source.schema(),
+                Entry::View(view) => view.schema.clone(),
+            };
+            schema.fields().iter().for_each(|f| add(&mut names, f.data_type()));
+        }
+        names
+    }
+
     pub fn table_names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
@@ -190,6 +211,29 @@ impl Catalog {
                 }
             };
         }
+        if let Some(name) = between(&text, "Field ", " not found in struct") {
+            let mistake = Mistake::new(lex::find_word(tokens, name).or(span), format!("there is no field '{name}'"));
+            let fields = self.nested_fields();
+            return match did_you_mean(name, fields.iter().map(String::as_str)) {
+                Some(like) => mistake.hint(format!("did you mean '{like}'?")),
+                None => mistake,
+            };
+        }
+        if text.contains("must be in GROUP BY")
+            && let Some(name) = between(&text, "column \"", "\"")
+        {
+            let name = name.rsplit('.').next().unwrap_or(name);
+            let message = format!("column '{name}' is neither grouped by nor aggregated");
+            return Mistake::new(span.or_else(|| lex::find_word(tokens, name)), message)
+                .hint(format!("add {name} to GROUP BY, or write max({name})"));
+        }
+        if let Some(rest) = text.strip_prefix("Incompatible inputs for Union: Previous inputs were of type ")
+            && let Some((a, rest)) = rest.split_once(", but got incompatible type ")
+            && let Some((b, _)) = rest.split_once(" on column")
+        {
+            let message = format!("the queries of UNION ALL give {} and {} in one column", sql_types(a), sql_types(b));
+            return Mistake::new(lex::find_word(tokens, "UNION"), message).hint("CAST one of them");
+        }
         // The first line says what is wrong; the others are DataFusion's lists of candidates.
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default().trim_end_matches('.');
@@ -198,7 +242,9 @@ impl Catalog {
             Some(c) if chars.clone().next().is_some_and(char::is_lowercase) => c.to_lowercase().chain(chars).collect(),
             _ => first.to_owned(),
         };
-        let message = message.split(". This issue was likely caused").next().unwrap_or_default().to_owned();
+        let cut = [". This issue was likely caused", ". No function matches the given name"];
+        let message = cut.iter().fold(message.as_str(), |m, at| m.split(at).next().unwrap_or_default());
+        let message = sql_types(message);
         let named = || quoted_name(&message).and_then(|n| lex::find_word(tokens, n));
         Mistake::new(span.or_else(named), message)
     }
@@ -240,6 +286,30 @@ impl Catalog {
             }
         }
     }
+}
+
+/// Arrow's names of types as SQL's.
+fn sql_types(message: &str) -> String {
+    let names = [
+        ("LargeUtf8", "STRING"),
+        ("Utf8View", "STRING"),
+        ("Utf8", "STRING"),
+        ("UInt64", "BIGINT"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INT"),
+        ("Int16", "SMALLINT"),
+        ("Int8", "TINYINT"),
+        ("Float64", "DOUBLE"),
+        ("Float32", "FLOAT"),
+        ("Boolean", "BOOLEAN"),
+        ("Date32", "DATE"),
+        ("Struct(", "ROW("),
+        ("Timestamp(s)", "TIMESTAMP(0)"),
+        ("Timestamp(ms)", "TIMESTAMP(3)"),
+        ("Timestamp(µs)", "TIMESTAMP(6)"),
+        ("Timestamp(ns)", "TIMESTAMP(9)"),
+    ];
+    names.iter().fold(message.to_owned(), |m, (arrow, sql)| m.replace(arrow, sql))
 }
 
 const NO_TABLE: &str = "no table '";

@@ -18,15 +18,37 @@ pub struct SqlError {
     pub hint: Option<String>,
 }
 
+/// Longer lines are shown in part.
+const LINE_WIDTH: usize = 160;
+/// Characters that are shown before the mistake in a long line.
+const BEFORE: usize = 60;
+
+impl SqlError {
+    /// The line, or the part of it around the mistake, and what of that stands before the mistake.
+    fn shown(&self) -> (String, String) {
+        let at = self.column.saturating_sub(1) as usize;
+        let length = self.source_line.chars().count();
+        if length <= LINE_WIDTH {
+            return (self.source_line.clone(), self.source_line.chars().take(at).collect());
+        }
+        let from = at.saturating_sub(BEFORE).min(length);
+        let start = if from > 0 { "…" } else { "" };
+        let part: String = self.source_line.chars().skip(from).take(LINE_WIDTH).collect();
+        let end = if from + LINE_WIDTH < length { "…" } else { "" };
+        let before: String = part.chars().take(at - from).collect();
+        (format!("{start}{part}{end}"), format!("{start}{before}"))
+    }
+}
+
 impl fmt::Display for SqlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         if self.line > 0 {
             let label = format!("LINE {}: ", self.line);
+            let (shown, before) = self.shown();
             // Tabs stay tabs, so that the caret stands where the terminal puts the character.
-            let before = self.source_line.chars().take(self.column.saturating_sub(1) as usize);
-            let pad: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            write!(f, "\n{label}{}\n{:width$}{pad}^", self.source_line, "", width = label.len())?;
+            let pad: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            write!(f, "\n{label}{shown}\n{:width$}{pad}^", "", width = label.len())?;
         }
         match &self.hint {
             Some(hint) => write!(f, "\nHINT: {hint}"),
@@ -82,3 +104,18 @@ impl fmt::Display for Mistake {
 }
 
 impl std::error::Error for Mistake {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_shown_around_the_mistake() {
+        let sql = format!("SELECT {}x", "a, ".repeat(200));
+        let at = Location { line: 1, column: sql.len() as u64 };
+        let text = Mistake::new(at, "no x").locate(&sql).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("LINE 1: …") && lines[1].ends_with('x'), "{text}");
+        assert_eq!(lines[1].chars().count(), lines[2].chars().count());
+    }
+}

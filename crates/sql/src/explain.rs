@@ -3,13 +3,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
-use datafusion::physical_expr::PhysicalExpr;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
     AggregateCall, Exchange, FilterValues, Graph, NamedExpr, Node, NodeKind, SourceNode, TimeDomain, WindowAggregate,
     WindowKind, WindowOf,
 };
 
+use crate::show::show;
 use crate::{Pipeline, types};
 
 /// The pipeline's graph: stages, operators with their inputs, sources, sinks, state.
@@ -201,8 +201,10 @@ fn aggregates(spec: &WindowAggregate) -> String {
     format!("computes   {}", if shown.is_empty() { "the distinct keys".to_owned() } else { shown.join(", ") })
 }
 
-fn call(call: &AggregateCall) -> String {
+/// An aggregate as SQL.
+pub(crate) fn call(call: &AggregateCall) -> String {
     let args: Vec<String> = call.function.expressions().iter().map(show).collect();
+    let args = if call.function.fun().name() == "count" && args == ["1"] { vec!["*".to_owned()] } else { args };
     let distinct = if call.function.is_distinct() { "DISTINCT " } else { "" };
     let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {})", show(f))).unwrap_or_default();
     format!("{}({distinct}{}){filter}", call.function.fun().name(), args.join(", "))
@@ -266,21 +268,4 @@ fn columns(schema: &Arc<Schema>) -> String {
 
 fn column(name: &str, data_type: &DataType) -> String {
     format!("{name} {}", types::name(data_type))
-}
-
-/// An expression without the indexes of its columns.
-fn show(expr: &Arc<dyn PhysicalExpr>) -> String {
-    let text = expr.to_string();
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '@' && chars.peek().is_some_and(char::is_ascii_digit) {
-            while chars.peek().is_some_and(char::is_ascii_digit) {
-                chars.next();
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }

@@ -81,8 +81,9 @@ pub(crate) fn fit(
             None => list(targets.iter().map(|t| t.field.name().as_str()).collect()),
         };
         let selected = list(schema.fields().iter().map(|f| f.name().as_str()).collect());
-        let message =
-            format!("the query gives {} columns, table '{}' takes {wanted}", schema.fields().len(), def.table.text);
+        let count = schema.fields().len();
+        let plural = if count == 1 { "" } else { "s" };
+        let message = format!("the query gives {count} column{plural}, table '{}' takes {wanted}", def.table.text);
         return Err(Mistake::new(def.table.at, message)
             .hint(format!("columns match by position: ({selected}) go into ({own})")));
     }

@@ -28,6 +28,7 @@ mod query;
 mod refuse;
 mod rewrite;
 mod settings;
+mod show;
 mod statement;
 mod table;
 mod types;

@@ -55,6 +55,15 @@ impl Names {
                 names.add(&alias.value);
             }
         }
+        // `WITH x AS (`
+        for three in tokens.windows(3) {
+            if let Some(name) = word(&three[0].token)
+                && is_word(&three[1].token, "AS")
+                && three[2].token == Token::LParen
+            {
+                names.add(&name.value);
+            }
+        }
         let mut respelled = tokens.to_vec();
         for i in 0..respelled.len() {
             let is_call = respelled.get(i + 1).is_some_and(|next| next.token == Token::LParen);

@@ -11,6 +11,10 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use crate::error::{Mistake, Result};
 use crate::lex;
 
+/// Expressions nested deeper are refused: they are evaluated by recursion on threads with small stacks, and planners need the square of
+/// the depth.
+const MAX_EXPR_DEPTH: usize = 200;
+
 /// Functions that give another value when an epoch is replayed.
 const NOT_REPEATABLE: &[&str] =
     &["random", "rand", "rand_integer", "uuid", "gen_random_uuid", "monotonically_increasing_id", "spark_partition_id"];
@@ -34,14 +38,14 @@ const ORDERED: &[&str] = &[
 const WINDOW_FUNCTIONS: &[&str] = &["tumble", "hop", "cumulate", "session", "session_window"];
 
 pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
-    match query.visit(&mut Refuse { tokens }) {
+    match query.visit(&mut Refuse { tokens, depth: 0 }) {
         ControlFlow::Break(mistake) => Err(mistake),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
 pub(crate) fn check_expr(expr: &Expr, tokens: &[TokenWithSpan]) -> Result<()> {
-    match expr.visit(&mut Refuse { tokens }) {
+    match expr.visit(&mut Refuse { tokens, depth: 0 }) {
         ControlFlow::Break(mistake) => Err(mistake),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -64,6 +68,8 @@ pub(crate) fn clause(token: &Token) -> Option<(&'static str, &'static str)> {
 struct Refuse<'a> {
     /// Of the whole query, to find keywords whose place the tree does not keep.
     tokens: &'a [TokenWithSpan],
+    /// Expressions around the current one.
+    depth: usize,
 }
 
 type Flow = ControlFlow<Mistake>;
@@ -137,6 +143,11 @@ impl Visitor for Refuse<'_> {
         }
         let joined = select.from.iter().flat_map(|f| &f.joins).next();
         if joined.is_some() || select.from.len() > 1 {
+            if let Some(TableFactor::UNNEST { .. }) =
+                joined.map(|j| &j.relation).or(select.from.get(1).map(|f| &f.relation))
+            {
+                return no(self.keyword(at, &["UNNEST"]), "UNNEST", "select fields of nested rows by name");
+            }
             let from = select.from[0].relation.span().end;
             let words = ["JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL", "SEMI", "ANTI"];
             let join_at = match joined {
@@ -202,7 +213,20 @@ impl Visitor for Refuse<'_> {
         }
     }
 
+    fn post_visit_expr(&mut self, _: &Expr) -> Flow {
+        self.depth -= 1;
+        Flow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
+        self.depth += 1;
+        if self.depth > MAX_EXPR_DEPTH {
+            let message = format!("an expression is nested more than {MAX_EXPR_DEPTH} levels deep");
+            return Flow::Break(
+                Mistake::new(expr.span().end, message)
+                    .hint("write x IN (…) for long chains of OR, and split long sums"),
+            );
+        }
         match expr {
             Expr::InSubquery { subquery, .. } | Expr::Exists { subquery, .. } => {
                 no(subquery.span().start, "a subquery in an expression", "list the values, as in x IN (1, 2)")

@@ -95,6 +95,7 @@ pub(crate) fn parse_script(sql: &str) -> Result<Vec<Statement>> {
             set_from = None;
             continue;
         }
+        let at = cursor.at();
         let statement = parse_one(&mut cursor)?;
         if set_from.is_some() && !matches!(statement, Statement::Insert(_)) {
             return Err(Mistake::new(at, "only INSERT INTO can stand in a statement set"));

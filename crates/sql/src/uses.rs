@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use millstream_dataflow::graph::FilterValues;
 
+use crate::catalog::Catalog;
 use crate::table::{ColumnOrigin, StreamTable, Table};
 use crate::window::{Partition, WindowTvf};
 
@@ -125,15 +126,39 @@ pub(crate) struct TableUse {
 }
 
 impl TableUse {
+    /// A column's value over the base schema. Where every row that passes the prefilter has one value of its column, that value is put in:
+    /// `CASE WHEN event_type = 0 THEN a ELSE b END` needs no `a` if only rows with `event_type = 2` matter.
+    pub fn expr(&self, catalog: &Catalog, table: &Table, column: usize) -> DfResult<Expr> {
+        let expr = table.columns[column].expr(&table.base);
+        let (ColumnOrigin::Computed { .. }, Some((base, values))) =
+            (&table.columns[column].origin, self.prefilter(table))
+        else {
+            return Ok(expr);
+        };
+        let field = table.base.field(base);
+        let value = match values {
+            FilterValues::Int(v) if v.len() == 1 => ScalarValue::Int64(Some(v[0])).cast_to(field.data_type())?,
+            FilterValues::Text(v) if v.len() == 1 => ScalarValue::Utf8(v.first().cloned()),
+            _ => return Ok(expr),
+        };
+        let known = expr.transform(|e| match &e {
+            Expr::Column(c) if c.name == *field.name() => Ok(Transformed::yes(Expr::Literal(value.clone(), None))),
+            _ => Ok(Transformed::no(e)),
+        })?;
+        catalog.coerce(known.data, &table.base)
+    }
+
     /// What is needed of the base schema.
-    pub fn base_needs(&self, table: &Table) -> DfResult<Needs> {
+    pub fn base_needs(&self, catalog: &Catalog, table: &Table) -> DfResult<Needs> {
         let mut needs = Needs::new();
         for (index, need) in &self.columns {
             match &table.columns[*index].origin {
                 ColumnOrigin::Physical(base) | ColumnOrigin::Metadata { base, .. } => {
                     add(&mut needs, *base, need.paths.clone(), false);
                 }
-                ColumnOrigin::Computed { expr, .. } => add_expr(&mut needs, expr, &table.base)?,
+                ColumnOrigin::Computed { .. } => {
+                    add_expr(&mut needs, &self.expr(catalog, table, *index)?, &table.base)?
+                }
             }
         }
         if let (true, Some(watermark)) = (self.watermark, &table.watermark) {

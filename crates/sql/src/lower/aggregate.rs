@@ -15,6 +15,7 @@ use millstream_dataflow::operators::partial_schema;
 use super::rel::{Part, Pending, Physical, Rel, Role, Value, and, substitute};
 use super::{Lowering, plain};
 use crate::error::{Mistake, Result};
+use crate::explain;
 use crate::window::WINDOW_COLUMNS;
 
 /// What a grouping expression is.
@@ -26,7 +27,7 @@ enum Group {
 
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, rel: Rel, node: &Aggregate) -> Result<Rel> {
-        let Some(domain) = rel.windows.clone() else { return Err(self.without_window(node)) };
+        let Some(domain) = rel.windows.clone() else { return Err(self.without_window(&rel, node)) };
         let group_exprs: Vec<Expr> = node.group_expr.iter().map(|e| e.clone().unalias_nested().data).collect();
         let part_of = |rel: &Rel, expr: &Expr| match expr {
             Expr::Column(column) => rel.schema.index_of_column(column).ok().and_then(|i| rel.columns[i].1.part),
@@ -146,13 +147,20 @@ impl Lowering<'_> {
         }
         let at = self.place(&["GROUP"]);
         if parts.is_empty() {
-            return Err(self.without_window(node));
+            return Err(self.without_window(rel, node));
         }
         Err(Mistake::new(at, "the grouping holds only one bound of the window")
             .hint("write GROUP BY window_start, window_end"))
     }
 
-    fn without_window(&self, node: &Aggregate) -> Mistake {
+    fn without_window(&self, rel: &Rel, node: &Aggregate) -> Mistake {
+        if rel.windows.is_some() {
+            return Mistake::new(
+                self.place(&["GROUP"]),
+                "the query aggregates windows together: each would have to wait for all others",
+            )
+            .hint("add window_start and window_end to GROUP BY");
+        }
         let functions: Vec<String> = node.aggr_expr.iter().filter_map(function_name).collect();
         let mut words: Vec<&str> = vec!["GROUP"];
         words.extend(functions.iter().map(String::as_str));
@@ -215,8 +223,14 @@ impl Lowering<'_> {
     fn call(&self, expr: &Expr, names: &DFSchemaRef, input: &Schema) -> Result<AggregateCall> {
         let name = function_name(expr).unwrap_or_default();
         let at = self.place(&[&name]);
-        let lowered = LoweredAggregateBuilder::new(expr, names, input, &self.props).build();
-        let lowered = lowered.map_err(|e| self.catalog.mistake(&e, at))?;
+        let build = |alias: &str| {
+            let lowered = LoweredAggregateBuilder::new(expr, names, input, &self.props).with_name(alias).build();
+            lowered.map_err(|e| self.catalog.mistake(&e, at))
+        };
+        // Its arguments have names of their own only once it is built.
+        let first = build(&name)?;
+        let shown = explain::call(&AggregateCall { function: first.aggregate, filter: first.filter });
+        let lowered = build(&shown)?;
         let refuse = |why: &str| Mistake::new(at, format!("{name} {why}"));
         if !lowered.order_bys.is_empty() {
             return Err(refuse("depends on the order of rows").hint("use min or max"));

@@ -155,7 +155,8 @@ impl Lowering<'_> {
                 Some(Value::Expr(column)) => column,
                 _ => {
                     let role = Role { time: rel.windows.clone(), part: None };
-                    place(&pending.time, "window_time_column", role, self)?
+                    let name = pending.time_name.clone();
+                    place(&pending.time, &name, role, self)?
                 }
             };
             for (i, by) in pending.partition.iter_mut().flatten().enumerate() {

@@ -253,7 +253,8 @@ impl<'a> Lowering<'a> {
             fields.push((None, Arc::new(arrow::datatypes::Field::new(name, time_type.clone(), false))));
         }
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
-        let pending = Pending { kind: window.kind, time, partition, filters: Vec::new(), at: window.at };
+        let time_name = column.name.clone();
+        let pending = Pending { kind: window.kind, time, time_name, partition, filters: Vec::new(), at: window.at };
         Ok(Rel { columns, schema: Arc::new(schema), pending: Some(pending), windows: Some(domain), ..rel })
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Pending {
     pub kind: WindowKind,
     /// Over the node below.
     pub time: Physical,
+    /// What the query calls it.
+    pub time_name: String,
     /// Over the node below; `None`: sessions per grouping key.
     pub partition: Option<Vec<Physical>>,
     /// Conditions on the window alone, over (start, end, time).

@@ -53,7 +53,7 @@ impl Lowering<'_> {
             return Ok(*known);
         }
         let id = SourceId(self.sources.len() as u16);
-        let base = used.base_needs(table).map_err(|e| self.failed(&e))?;
+        let base = used.base_needs(self.catalog, table).map_err(|e| self.failed(&e))?;
         let options = table.source_options()?;
         // Decoded columns first, then metadata, as every batch has them.
         let mut decoded: Vec<FieldRef> = Vec::new();
@@ -78,7 +78,8 @@ impl Lowering<'_> {
         let mut roles = Vec::new();
         for index in used.columns.keys() {
             let column = &table.columns[*index];
-            let expr = self.physical(&column.expr(&table.base), &names)?;
+            let expr = used.expr(self.catalog, table, *index).map_err(|e| self.failed(&e))?;
+            let expr = self.physical(&expr, &names)?;
             let data_type = expr.data_type(names.as_arrow()).map_err(|e| self.failed(&e))?;
             let nullable = expr.nullable(names.as_arrow()).map_err(|e| self.failed(&e))?;
             fields.push(Field::new(column.field.name(), data_type, nullable));
