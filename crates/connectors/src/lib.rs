@@ -8,6 +8,7 @@
 //! Nothing outside this crate sees librdkafka.
 mod console;
 mod error;
+mod files;
 mod generate;
 mod kafka;
 mod registry;
@@ -15,6 +16,7 @@ mod sink;
 mod source;
 
 pub use error::ConnectorError;
+pub use files::{DeadLetterEncoder, S3Options, dead_letter_committer};
 pub use generate::{NexmarkConfig, NexmarkGenerator};
 pub use registry::{BadRecords, Connector, RECORD_OPTIONS, Role, connector, connector_names};
 pub use sink::{

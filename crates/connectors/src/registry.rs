@@ -2,7 +2,7 @@
 use millstream_plan::options::{OptionKind, OptionSpec, Resolved};
 
 use crate::{ConnectorError, SinkFactory, SinkSpec, SourceFactory, SourceSpec};
-use crate::{console, generate};
+use crate::{console, files, generate, kafka};
 
 /// In which place of a pipeline a table stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,15 @@ pub struct Connector {
     pub sink: fn(SinkSpec) -> Result<Box<dyn SinkFactory>, ConnectorError>,
 }
 
-static CONNECTORS: &[&Connector] = &[&generate::NEXMARK, &generate::DATAGEN, &console::PRINT, &console::BLACKHOLE];
+static CONNECTORS: &[&Connector] = &[
+    &generate::NEXMARK,
+    &generate::DATAGEN,
+    &files::FILESYSTEM,
+    &console::PRINT,
+    &console::BLACKHOLE,
+    &kafka::KAFKA,
+    &kafka::UPSERT_KAFKA,
+];
 
 /// The connector of this name.
 #[must_use]
