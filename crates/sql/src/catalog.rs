@@ -219,6 +219,13 @@ impl Catalog {
                 None => mistake,
             };
         }
+        if text.starts_with("Projections require unique expression names")
+            && let Some(name) = between(&text, "but the expression \"", "\"")
+        {
+            let name = name.rsplit(" AS ").next().unwrap_or(name);
+            let message = format!("two columns of the query are called '{name}'");
+            return Mistake::new(span, message).hint("rename one of them with AS");
+        }
         if text.contains("must be in GROUP BY")
             && let Some(name) = between(&text, "column \"", "\"")
         {
@@ -234,6 +241,16 @@ impl Catalog {
             let message = format!("the queries of UNION ALL give {} and {} in one column", sql_types(a), sql_types(b));
             return Mistake::new(lex::find_word(tokens, "UNION"), message).hint("CAST one of them");
         }
+        if let (Some(name), Some(given)) =
+            (between(&text, "satisfy a call to '", "'"), between(&text, "coercion from ", " to the signature "))
+        {
+            let message = format!("{name} does not take ({})", sql_types(given));
+            let mistake = Mistake::new(span.or_else(|| lex::find_word(tokens, name)), message);
+            return match between(&text, "to the signature Exact(", ")") {
+                Some(wanted) => mistake.hint(format!("it takes ({})", sql_types(wanted))),
+                None => mistake,
+            };
+        }
         // The first line says what is wrong; the others are DataFusion's lists of candidates.
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default().trim_end_matches('.');
@@ -245,8 +262,12 @@ impl Catalog {
         let cut = [". This issue was likely caused", ". No function matches the given name"];
         let message = cut.iter().fold(message.as_str(), |m, at| m.split(at).next().unwrap_or_default());
         let message = sql_types(message);
-        let named = || quoted_name(&message).and_then(|n| lex::find_word(tokens, n));
-        Mistake::new(span.or_else(named), message)
+        // Without a place of its own: the clause, function or column that the message names.
+        let clause = ["WHERE", "HAVING", "GROUP"].into_iter().find(|c| message.contains(&format!("{c} clause")));
+        let function = message.split_once(':').map(|(name, _)| name);
+        let named =
+            [clause, function, quoted_name(&message)].into_iter().flatten().find_map(|n| lex::find_word(tokens, n));
+        Mistake::new(span.or(named), message)
     }
 
     fn schema_error(&self, error: &SchemaError, span: Option<Location>, tokens: &[TokenWithSpan]) -> Mistake {

@@ -97,7 +97,7 @@ pub(crate) fn fit(
                 let column = Expr::Column(Column::from(schema.qualified_field(i)));
                 if from == to {
                     column
-                } else if assignable(from, to) {
+                } else if assignable(from, to) || is_small_constant(&plan, i, to) {
                     Expr::Cast(Cast::new(Box::new(column), to.clone()))
                 } else {
                     let at = places.get(i).copied().unwrap_or(def.table.at);
@@ -125,6 +125,29 @@ pub(crate) fn fit(
     }
     let fitted = LogicalPlanBuilder::from(plan).project(exprs).and_then(LogicalPlanBuilder::build);
     fitted.map_err(|e| catalog.mistake(&e, def.table.at))
+}
+
+/// True if column `i` is a whole number written in the query that fits `to`, or a CASE of such: SQL's types of constants are wider
+/// than what is meant.
+fn is_small_constant(plan: &LogicalPlan, i: usize, to: &DataType) -> bool {
+    fn fits(expr: &Expr, to: &DataType) -> bool {
+        match expr {
+            Expr::Alias(alias) => fits(&alias.expr, to),
+            Expr::Negative(inner) => fits(inner, to),
+            Expr::Literal(value, _) => {
+                value.is_null() || value.data_type().is_integer() && value.cast_to(to).is_ok_and(|v| !v.is_null())
+            }
+            Expr::Case(case) => {
+                let mut results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+                results.all(|e| fits(e, to))
+            }
+            _ => false,
+        }
+    }
+    match plan {
+        LogicalPlan::Projection(projection) => to.is_integer() && projection.expr.get(i).is_some_and(|e| fits(e, to)),
+        _ => false,
+    }
 }
 
 /// Where the select items of a simple query stand.

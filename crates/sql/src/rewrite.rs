@@ -57,7 +57,8 @@ impl VisitorMut for Rewrite {
     }
 }
 
-/// A field is called by its last name: `SELECT bid.price` gives `price`, unless another column is called so.
+/// A field is called by its last name: `SELECT bid.price` gives `price`, unless another column is called so. What is selected twice
+/// gets a name of its own the second time.
 fn name_fields(items: &mut [SelectItem]) {
     let mut taken: Vec<String> = items
         .iter()
@@ -67,9 +68,12 @@ fn name_fields(items: &mut [SelectItem]) {
             _ => None,
         })
         .collect();
-    for item in items {
+    for i in 0..items.len() {
+        let (before, rest) = items.split_at_mut(i);
+        let Some(item) = rest.first_mut() else { continue };
         let SelectItem::UnnamedExpr(expr) = item else { continue };
-        let last = match expr {
+        let last = match &*expr {
+            Expr::Identifier(name) => Some(name),
             Expr::CompoundIdentifier(parts) => parts.last(),
             Expr::CompoundFieldAccess { access_chain, .. } => match access_chain.last() {
                 Some(AccessExpr::Dot(Expr::Identifier(name))) => Some(name),
@@ -77,7 +81,18 @@ fn name_fields(items: &mut [SelectItem]) {
             },
             _ => None,
         };
-        if let Some(alias) = last.filter(|l| !taken.contains(&l.value)).cloned() {
+        let repeats = before.iter().any(|b| match b {
+            SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => e == &*expr,
+            _ => false,
+        });
+        let alias = if repeats {
+            let base = last.map_or("expr", |l| l.value.as_str());
+            let free = (0..).map(|n| format!("{base}{n}")).find(|n| !taken.contains(n));
+            free.map(|name| Ident::with_span(expr.span(), name))
+        } else {
+            last.filter(|l| !matches!(&*expr, Expr::Identifier(_)) && !taken.contains(&l.value)).cloned()
+        };
+        if let Some(alias) = alias {
             taken.push(alias.value.clone());
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }

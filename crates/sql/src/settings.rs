@@ -28,8 +28,8 @@ pub const SETTINGS: &[OptionSpec] = &[
         "trigger",
         &["processingTime"],
         OptionKind::Text,
-        Some("100 ms"),
-        "Shortest time between two epochs, or availableNow: end when everything that is there now is processed, or once: the same in one epoch.",
+        Some("0 ms"),
+        "Shortest time between two epochs (0: as soon as there is input), or availableNow: end when everything that is there now is processed, or once: the same in one epoch.",
     ),
     option(
         "parallelism",
@@ -70,14 +70,14 @@ pub const SETTINGS: &[OptionSpec] = &[
         "epoch.max-records",
         &[],
         OptionKind::Integer,
-        Some("4000000"),
+        Some("1000000"),
         "Most records in one epoch, over all sources.",
     ),
     option(
         "epoch.max-bytes",
         &[],
         OptionKind::Bytes,
-        Some("512 mb"),
+        Some("256 mb"),
         "Most bytes of records in one epoch, over all sources.",
     ),
     option(

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{
-    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NegativeExpr, NotExpr,
+    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NegativeExpr,
+    NotExpr,
 };
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
@@ -44,6 +45,11 @@ pub(crate) fn show(expr: &Arc<dyn PhysicalExpr>) -> String {
         let values: Vec<String> = list.list().iter().map(show).collect();
         let not = if list.negated() { "NOT " } else { "" };
         return format!("{} {not}IN ({})", show(list.expr()), values.join(", "));
+    }
+    if let Some(like) = expr.downcast_ref::<LikeExpr>() {
+        let not = if like.negated() { "NOT " } else { "" };
+        let word = if like.case_insensitive() { "ILIKE" } else { "LIKE" };
+        return format!("{} {not}{word} {}", show(like.expr()), show(like.pattern()));
     }
     if let Some(not) = expr.downcast_ref::<NotExpr>() {
         return format!("NOT ({})", show(not.arg()));

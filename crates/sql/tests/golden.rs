@@ -6,7 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_dataflow::graph::{Graph, Node, NodeKind, WindowOf};
 use millstream_sql::{explain, plan};
 
 fn folder() -> PathBuf {
@@ -88,19 +93,122 @@ fn every_error_case_has_a_place_and_every_other_case_plans() {
     }
 }
 
+/// A batch without rows.
+fn empty(schema: &SchemaRef) -> RecordBatch {
+    RecordBatch::new_empty(schema.clone())
+}
+
+/// Evaluates `expr` over no rows, which finds columns that are not there, and checks the type that comes out.
+fn check(name: &str, expr: &Arc<dyn PhysicalExpr>, input: &SchemaRef, wanted: &DataType) {
+    let value =
+        expr.evaluate(&empty(input)).and_then(|v| v.into_array(0)).unwrap_or_else(|e| panic!("{name}: {expr}: {e}"));
+    assert_eq!(value.data_type(), wanted, "{name}: {expr}");
+}
+
+#[test]
+fn every_expression_gives_the_type_of_its_edge() {
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "sql")
+            || !path.file_stem().unwrap().to_string_lossy().starts_with("explain")
+        {
+            continue;
+        }
+        for (name, sql) in cases(&std::fs::read_to_string(&path).unwrap()) {
+            let pipeline = plan(&sql, &BTreeMap::new(), 4).unwrap_or_else(|e| panic!("{name}: {e}"));
+            for node in &pipeline.graph.nodes {
+                check_node(&name, node, &pipeline.graph);
+            }
+            for (node, sink) in pipeline.graph.sinks() {
+                assert_eq!(node.output.schema, pipeline.sinks[usize::from(sink.sink.0)].schema, "{name}");
+            }
+        }
+    }
+}
+
+fn check_node(name: &str, node: &Node, graph: &Graph) {
+    let output = &node.output.schema;
+    let input = || graph.node(node.inputs[0].from).output.schema.clone();
+    match &node.kind {
+        NodeKind::Source(source) => {
+            let mut fields = source.decoded.fields().to_vec();
+            fields.extend(source.metadata.iter().map(|(f, _)| f.clone()));
+            let base: SchemaRef = Arc::new(Schema::new(fields));
+            assert_eq!(source.columns.len(), output.fields().len(), "{name}");
+            for (column, field) in source.columns.iter().zip(output.fields()) {
+                check(name, &column.expr, &base, field.data_type());
+            }
+            if let Some(watermark) = &source.watermark {
+                check(name, &watermark.expr, &base, output.field(watermark.column).data_type());
+            }
+        }
+        NodeKind::Calc(calc) => {
+            calc.filter.iter().for_each(|f| check(name, f, &input(), &DataType::Boolean));
+            match &calc.project {
+                Some(project) => {
+                    assert_eq!(project.len(), output.fields().len(), "{name}");
+                    for (column, field) in project.iter().zip(output.fields()) {
+                        check(name, &column.expr, &input(), field.data_type());
+                    }
+                }
+                None => assert_eq!(&input(), output, "{name}"),
+            }
+        }
+        NodeKind::PartialWindowAggregate(spec) => {
+            let input = input();
+            for (i, key) in spec.keys.iter().enumerate() {
+                check(name, &key.expr, &input, spec.output.field(i).data_type());
+                assert_eq!(output.field(i).data_type(), spec.output.field(i).data_type(), "{name}");
+            }
+            let bounds = spec.output.field(spec.keys.len()).data_type();
+            match &spec.window {
+                WindowOf::Time { time, .. } => check(name, time, &input, bounds),
+                WindowOf::Attached { start, end } => {
+                    [start, end].into_iter().for_each(|e| check(name, e, &input, bounds))
+                }
+            }
+            for call in &spec.aggregates {
+                for arg in call.function.expressions() {
+                    arg.evaluate(&empty(&input)).unwrap_or_else(|e| panic!("{name}: {arg}: {e}"));
+                }
+                call.filter.iter().for_each(|f| check(name, f, &input, &DataType::Boolean));
+            }
+        }
+        NodeKind::WindowAggregate(spec) => assert_eq!(&spec.output, output, "{name}"),
+        NodeKind::WindowAssign(assign) => {
+            assert!(matches!(input().field(assign.time).data_type(), DataType::Timestamp(..)), "{name}");
+            assert_eq!(input().fields().len() + 3, output.fields().len(), "{name}");
+        }
+        NodeKind::Union => {
+            for from in &node.inputs {
+                assert_eq!(&graph.node(from.from).output.schema, output, "{name}");
+            }
+        }
+        NodeKind::Sink(_) => assert_eq!(&input(), output, "{name}"),
+    }
+}
+
 #[test]
 fn examples_plan_and_their_fingerprints_repeat() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/nexmark");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut count = 0;
-    for entry in std::fs::read_dir(examples).unwrap() {
-        let sql = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let print =
-            |parallelism| plan(&sql, &BTreeMap::new(), parallelism).unwrap_or_else(|e| panic!("{e}")).graph.fingerprint;
-        assert_eq!(print(2), print(2));
-        assert_ne!(print(2), print(3));
-        count += 1;
+    for folder in [examples.join("nexmark"), examples] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "sql") {
+                continue;
+            }
+            let sql = std::fs::read_to_string(&path).unwrap();
+            let print = |parallelism| {
+                let planned = plan(&sql, &BTreeMap::new(), parallelism);
+                planned.unwrap_or_else(|e| panic!("{}: {e}", path.display())).graph.fingerprint
+            };
+            assert_eq!(print(2), print(2));
+            assert_ne!(print(2), print(3));
+            count += 1;
+        }
     }
-    assert!(count >= 7);
+    assert!(count >= 10);
 }
 
 /// Queries made to exhaust a parser or a planner are refused in time, and long ones that are harmless are not.

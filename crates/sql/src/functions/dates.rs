@@ -3,12 +3,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use chrono::DateTime;
 use chrono::format::{Item, StrftimeItems};
-use datafusion::common::{exec_err, plan_err};
+use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
 pub(super) fn date_format() -> ScalarUDF {
     ScalarUDF::new_from_impl(DateFormat { signature: Signature::user_defined(Volatility::Immutable) })
@@ -32,6 +34,14 @@ impl ScalarUDFImpl for DateFormat {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(DataType::Utf8)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        // A pattern that is written in the query fails there and not at the first row.
+        if let Some(Some(ScalarValue::Utf8(Some(pattern)))) = args.scalar_arguments.get(1) {
+            strftime(pattern)?;
+        }
+        Ok(Arc::new(Field::new(self.name(), DataType::Utf8, true)))
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
@@ -104,7 +114,7 @@ fn strftime(pattern: &str) -> Result<String> {
             ('\'', _) => {
                 let rest = &chars[i + 1..];
                 let Some(length) = rest.iter().position(|d| *d == '\'') else {
-                    return exec_err!("pattern '{pattern}' has a quote that is not closed");
+                    return plan_err!("date_format: pattern '{pattern}' has a quote that is not closed");
                 };
                 let text: String = if length == 0 { "'".to_owned() } else { rest[..length].iter().collect() };
                 out.push_str(&text.replace('%', "%%"));
@@ -112,8 +122,8 @@ fn strftime(pattern: &str) -> Result<String> {
                 continue;
             }
             (c, _) if c.is_ascii_alphabetic() => {
-                return exec_err!(
-                    "pattern '{pattern}' has letters that date_format does not know: '{}'",
+                return plan_err!(
+                    "date_format: pattern '{pattern}' has letters that it does not know: '{}'",
                     c.to_string().repeat(run)
                 );
             }
@@ -132,7 +142,7 @@ fn strftime(pattern: &str) -> Result<String> {
         i += run;
     }
     match StrftimeItems::new(&out).any(|item| item == Item::Error) {
-        true => exec_err!("pattern '{pattern}' is not a date format"),
+        true => plan_err!("date_format: pattern '{pattern}' is not one"),
         false => Ok(out),
     }
 }

@@ -2,10 +2,12 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, StringArray, StringBuilder};
-use arrow::datatypes::{DataType, Int64Type};
-use datafusion::common::{ScalarValue, exec_datafusion_err};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use datafusion::common::{ScalarValue, plan_datafusion_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use regex::Regex;
 
 /// `SPLIT_INDEX(text, separator, index)`: the part with this 0-based index, or null if there is none.
@@ -96,6 +98,14 @@ impl ScalarUDFImpl for RegexpExtract {
         Ok(DataType::Utf8)
     }
 
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        // A pattern that is written in the query fails there and not at the first row.
+        if let Some(Some(ScalarValue::Utf8(Some(pattern)))) = args.scalar_arguments.get(1) {
+            regex(pattern)?;
+        }
+        Ok(Arc::new(Field::new(self.name(), DataType::Utf8, true)))
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let (text, pattern, group) = columns(&args)?;
         // Patterns are literals nearly always: compile again only when the pattern changes.
@@ -109,11 +119,7 @@ impl ScalarUDFImpl for RegexpExtract {
             let source = pattern.value(i);
             let regex = match &compiled {
                 Some((known, regex)) if *known == source => regex,
-                _ => {
-                    let regex = Regex::new(source)
-                        .map_err(|e| exec_datafusion_err!("'{source}' is not a regular expression: {e}"))?;
-                    &compiled.insert((source, regex)).1
-                }
+                _ => &compiled.insert((source, regex(source)?)).1,
             };
             let matched = regex
                 .captures(text.value(i))
@@ -122,6 +128,10 @@ impl ScalarUDFImpl for RegexpExtract {
         }
         Ok(ColumnarValue::Array(Arc::new(out.finish())))
     }
+}
+
+fn regex(source: &str) -> Result<Regex> {
+    Regex::new(source).map_err(|_| plan_datafusion_err!("regexp_extract: '{source}' is not a regular expression"))
 }
 
 fn columns(args: &ScalarFunctionArgs) -> Result<(StringArray, StringArray, Int64Array)> {

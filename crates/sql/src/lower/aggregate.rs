@@ -16,6 +16,7 @@ use super::rel::{Part, Pending, Physical, Rel, Role, Value, and, substitute};
 use super::{Lowering, plain};
 use crate::error::{Mistake, Result};
 use crate::explain;
+use crate::show::show;
 use crate::window::WINDOW_COLUMNS;
 
 /// What a grouping expression is.
@@ -44,7 +45,7 @@ impl Lowering<'_> {
             let expr = self.physical(key, &names)?;
             let name = match key {
                 Expr::Column(column) => column.name.clone(),
-                other => other.schema_name().to_string(),
+                _ => show(&expr),
             };
             spec_keys.push(NamedExpr { name, expr });
         }
@@ -238,7 +239,9 @@ impl Lowering<'_> {
         // Some combinations fail only here, such as DISTINCT of a function that cannot.
         let accumulator = lowered.aggregate.create_accumulator().map(|_| ());
         let merges = lowered.aggregate.state_fields().map(|_| ());
-        accumulator.and(merges).map_err(|e| refuse("cannot be computed over windows").hint(e.strip_backtrace()))?;
+        accumulator
+            .and(merges)
+            .map_err(|e| refuse("cannot be computed like this").hint(self.catalog.mistake(&e, at).message))?;
         Ok(AggregateCall { function: lowered.aggregate, filter: lowered.filter })
     }
 }

@@ -118,3 +118,35 @@ CREATE TABLE other (a BIGINT) WITH ('connector' = 'blackhole');
 INSERT INTO sink (n) SELECT a FROM other;
 -- case: column of a wrong table
 INSERT INTO sink SELECT o.city, orders.id FROM orders o;
+-- case: a constant that does not fit
+CREATE TABLE small (a TINYINT) WITH ('connector' = 'print');
+INSERT INTO small SELECT 300 FROM orders;
+-- case: arithmetic of a text
+INSERT INTO sink SELECT city, city * 2 FROM orders;
+-- case: two columns of one name
+CREATE VIEW v AS SELECT id AS x, city AS x FROM orders;
+-- case: distinct average of several
+INSERT INTO sink (n) SELECT count(DISTINCT id, city) FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;
+-- case: aggregate in WHERE
+INSERT INTO sink SELECT city, id FROM orders WHERE count(*) > 1;
+-- case: comparison of a row
+INSERT INTO sink SELECT city, id FROM orders WHERE customer > 3;
+-- case: filter that is not true or false
+INSERT INTO sink SELECT city, id FROM orders WHERE id;
+-- case: a window of a window with its columns
+INSERT INTO sink (n) SELECT count(*) FROM TABLE(TUMBLE((SELECT * FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE))), DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY window_start, window_end;
+-- case: recursive
+INSERT INTO sink WITH RECURSIVE r AS (SELECT city, id FROM orders UNION ALL SELECT city, id FROM r) SELECT * FROM r;
+-- case: lateral view
+INSERT INTO sink SELECT city, id FROM orders LATERAL VIEW explode(array(1, 2)) t AS x;
+-- case: qualify
+INSERT INTO sink SELECT city, id FROM orders QUALIFY row_number() OVER (ORDER BY ts) = 1;
+-- case: not null column left out
+CREATE TABLE strict_sink (a BIGINT NOT NULL, b BIGINT) WITH ('connector' = 'print');
+INSERT INTO strict_sink (b) SELECT id FROM orders;
+-- case: regular expression
+INSERT INTO sink SELECT regexp_extract(city, '(', 1), id FROM orders;
+-- case: REGEXP_EXTRACT without a group
+INSERT INTO sink SELECT regexp_extract(city, 'a'), id FROM orders;
+-- case: date pattern
+INSERT INTO sink SELECT DATE_FORMAT(ts, 'yyyy-QQ'), id FROM orders;
