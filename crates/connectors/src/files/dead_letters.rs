@@ -4,12 +4,10 @@
 //! `<table>/epoch-<epoch>-task-<task>.jsonl`. A line has the keys `source`, `split`, `position`, `timestamp` (milliseconds or null), `reason`, `detail`,
 //! `key` and `value` (text, or null where it is no UTF-8), and then `key_base64` or `value_base64`.
 use millstream_plan::EpochPlan;
-use millstream_plan::options::Resolved;
 use serde::Serialize;
 
 use super::commit::FileCommitter;
 use super::folder::at;
-use super::options::s3_options;
 use super::partitions::escape;
 use super::s3::S3Options;
 use crate::{ConnectorError, DeadLetter, DeadLetterReason, EncodedEpoch, OutputFile, Payload, SinkCommitter};
@@ -106,14 +104,6 @@ impl DeadLetterEncoder {
 /// `User` for a location that cannot be used.
 pub fn dead_letter_committer(location: &str, s3: &S3Options) -> Result<Box<dyn SinkCommitter>, ConnectorError> {
     Ok(Box::new(FileCommitter::new(at(location, s3)?, None)))
-}
-
-impl S3Options {
-    /// Reads the options `s3.…`, if they are declared.
-    #[must_use]
-    pub fn from_resolved(options: &Resolved) -> Self {
-        s3_options(options)
-    }
 }
 
 fn base64(bytes: &[u8]) -> String {

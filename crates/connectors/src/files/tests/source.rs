@@ -131,6 +131,9 @@ fn without_monitoring_the_first_listing_is_all() {
     fs::write(dir.path().join("b"), "{}").unwrap();
     let found = files.discover(&none(), 1 << 40).unwrap();
     assert_eq!((names(&found), found.complete), (vec!["a"], true));
+    // A plan that is given up leaves its file to be planned again.
+    assert_eq!(names(&files.discover(&planned(&["a"]), 0).unwrap()), Vec::<&str>::new());
+    assert_eq!(names(&files.discover(&none(), 0).unwrap()), ["a"]);
 }
 
 #[test]
