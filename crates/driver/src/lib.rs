@@ -9,13 +9,17 @@
 //! | [`planner`] | what the next epoch is |
 //! | [`schedule`] | which executor runs which task |
 //! | [`coordinator`] | what to do next, in which order |
+//!
+//! The `service` around it performs what it decides: [`Driver`].
 mod bugs;
 pub mod chain;
 pub mod coordinator;
 pub mod planner;
 pub mod schedule;
+mod service;
 mod shape;
 #[cfg(test)]
 mod sim;
 
+pub use service::{Driver, DriverError, DriverOptions, Progress, Status, Stopper};
 pub use shape::{Millis, PipelineShape, SinkShape, SourceShape, TimerDomain};

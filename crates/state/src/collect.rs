@@ -77,16 +77,19 @@ pub async fn collect(
         // A name that is no hash is not ours.
         hash_of(object).is_some_and(|hash| !named.contains(&hash) && !protected.contains(&hash))
     });
-    let deletions = futures::stream::iter(garbage).map(|object| async move {
-        store.delete(&object.path).await?;
-        Ok::<u64, StateError>(object.bytes)
-    });
-    let mut deletions = deletions.buffer_unordered(CONCURRENT);
+    // Gathered first: a lazy stream of borrowing closures would keep this future from being `Send`.
+    let deletions: Vec<_> = garbage.map(|object| delete(store, object)).collect();
+    let mut deletions = futures::stream::iter(deletions).buffer_unordered(CONCURRENT);
     while let Some(bytes) = deletions.try_next().await? {
         collected.objects += 1;
         collected.bytes += bytes;
     }
     Ok(collected)
+}
+
+async fn delete(store: &CheckpointStore, object: &ObjectInfo) -> Result<u64, StateError> {
+    store.delete(&object.path).await?;
+    Ok(object.bytes)
 }
 
 /// All hashes that these manifests name, or the damage that keeps one from being read.

@@ -83,9 +83,10 @@ impl Uploader {
     /// may be called again with the same snapshot.
     pub async fn upload(&self, snapshot: &Snapshot) -> Result<Upload, StateError> {
         let ssts = snapshot.files.iter().filter(|file| is_sst(&file.name));
-        let paths = ssts.map(|file| (file.name.clone(), snapshot.dir.join(&file.name)));
-        let uploads = futures::stream::iter(paths).map(|(name, path)| self.sst(name, path));
-        let mut sent: Vec<(FileRef, bool)> = uploads.buffered(self.concurrency).try_collect().await?;
+        // Gathered first: a lazy stream of borrowing closures would keep this future from being `Send`.
+        let uploads: Vec<_> = ssts.map(|file| self.sst(file.name.clone(), snapshot.dir.join(&file.name))).collect();
+        let uploads = futures::stream::iter(uploads).buffered(self.concurrency);
+        let mut sent: Vec<(FileRef, bool)> = uploads.try_collect().await?;
         sent.push(self.bundle(snapshot).await?);
 
         let mut upload = Upload::default();

@@ -1,0 +1,123 @@
+//! `millstream-driver`: plans the epochs of one pipeline and leads its executors.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use millstream_driver::coordinator::Exit;
+use millstream_driver::{Driver, DriverOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Plans the epochs of one pipeline and leads its executors.
+///
+/// SIGTERM drains: no new input, a last checkpoint, everything published, exit 0.
+#[derive(Debug, Parser)]
+#[command(name = "millstream-driver", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// The pipeline: a file of SQL statements.
+    #[arg(short, long, env = "MILLSTREAM__DRIVER__FILE", value_name = "FILE")]
+    file: PathBuf,
+    /// Override a setting of the file.
+    #[arg(long = "conf", short = 'D', value_name = "KEY=VALUE", value_parser = pair)]
+    conf: Vec<(String, String)>,
+    /// Address for executors.
+    #[arg(long, env = "MILLSTREAM__DRIVER__LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    listen: String,
+    /// Address of metrics, probes and the API.
+    #[arg(long, env = "MILLSTREAM__DRIVER__HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    http: String,
+    /// Folder of local files.
+    #[arg(long, env = "MILLSTREAM__DRIVER__STATE_DIR", default_value = "millstream-driver-state")]
+    state_dir: PathBuf,
+    /// Start as soon as so many executors have joined.
+    #[arg(long, env = "MILLSTREAM__DRIVER__EXECUTORS", default_value_t = 1)]
+    executors: usize,
+    /// Tasks per stage at the first start, if the file sets no parallelism. Default: the number of cores.
+    #[arg(short, long, env = "MILLSTREAM__DRIVER__PARALLELISM")]
+    parallelism: Option<u16>,
+}
+
+const EXAMPLES: &str = "Examples:
+  millstream-driver -f orders.sql --executors 3
+  MILLSTREAM__DRIVER__LISTEN=0.0.0.0:7070 millstream-driver -f orders.sql -D checkpointLocation=s3://bucket/orders";
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is not KEY=VALUE"))?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Bad SQL or configuration.
+const BAD_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        log.init();
+    } else {
+        log.json().init();
+    }
+    run(arguments)
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn run(arguments: Arguments) -> ExitCode {
+    let sql = match std::fs::read_to_string(&arguments.file) {
+        Ok(sql) => sql,
+        Err(e) => {
+            error!(file = %arguments.file.display(), error = %e, "cannot read the pipeline");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u16);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let options = DriverOptions {
+        sql,
+        conf: arguments.conf.into_iter().collect::<BTreeMap<_, _>>(),
+        default_name: arguments
+            .file
+            .file_stem()
+            .map_or_else(|| "pipeline".to_owned(), |s| s.to_string_lossy().into_owned()),
+        parallelism: arguments.parallelism.unwrap_or(cores),
+        state_dir: arguments.state_dir,
+        control: Some(arguments.listen),
+        http: Some(arguments.http),
+        executors: arguments.executors,
+        host: host.trim().to_owned(),
+    };
+    let driver = match Driver::start(options).await {
+        Ok(driver) => driver,
+        Err(e) => {
+            let users = e.is_users();
+            error!(hint = e.hint(), "{e}");
+            return if users { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE };
+        }
+    };
+    info!(control = ?driver.control_address(), http = ?driver.http_address(), "driver started");
+    let stopper = driver.stopper();
+    if let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            info!("draining");
+            stopper.stop();
+        });
+    }
+    match driver.wait().await {
+        exit @ (Exit::Finished | Exit::Drained | Exit::Abandoned) => {
+            info!(?exit, "the driver ends");
+            ExitCode::SUCCESS
+        }
+        Exit::Failed(reason) | Exit::Fenced(reason) => {
+            error!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `millstream-executor`: runs tasks for a driver.
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use millstream_executor::{Executor, ExecutorOptions, Served};
+use millstream_plan::ExecutorId;
+use millstream_protocol::control::ControlClient;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Runs tasks of a Millstream pipeline for a driver.
+///
+/// It connects to the driver, takes the tasks that are placed on it, and connects again when the driver is gone. SIGTERM makes it leave: the
+/// driver moves its tasks elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "millstream-executor", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// Address of the driver's control service.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__DRIVER", value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    driver: String,
+    /// Name of this executor, the same after a restart. Default: the host's name.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__ID")]
+    id: Option<String>,
+    /// Threads that run tasks. Default: the number of cores.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__SLOTS")]
+    slots: Option<u16>,
+    /// Folder of local state, a cache of the checkpoint store.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__STATE_DIR", default_value = "millstream-state")]
+    state_dir: PathBuf,
+    /// Address of the shuffle service; port 0 takes a free one.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Host, or host and port, under which the other executors reach the shuffle service.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__ADVERTISE", value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// End when the driver is gone for this many seconds (0: never).
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__GIVE_UP_AFTER", default_value_t = 0)]
+    give_up_after: u64,
+}
+
+const EXAMPLES: &str = "Examples:
+  millstream-executor --driver 127.0.0.1:7070 --id executor-0 --state-dir /var/lib/millstream
+  MILLSTREAM__EXECUTOR__DRIVER=driver:7070 millstream-executor --listen 0.0.0.0:7071 --advertise executor-0.executors";
+
+/// Pause before the next try to reach the driver.
+const RETRY: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        log.init();
+    } else {
+        log.json().init();
+    }
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            error!(error = %e, "the executor ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u16);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let executor = Executor::bind(ExecutorOptions {
+        id: ExecutorId(arguments.id.unwrap_or_else(|| host.trim().to_owned())),
+        slots: arguments.slots.unwrap_or(cores),
+        state_dir: arguments.state_dir,
+        listen: arguments.listen,
+        advertise: arguments.advertise,
+    })
+    .await?;
+    let (stop_to, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop_to.send_replace(true);
+    });
+    let patience = match arguments.give_up_after {
+        0 => Duration::MAX,
+        seconds => Duration::from_secs(seconds),
+    };
+    let mut alone = Duration::ZERO;
+    while !*stop.borrow() {
+        match ControlClient::connect(&arguments.driver, executor.hello()).await {
+            Ok((link, inbox)) => {
+                info!(driver = %arguments.driver, "connected");
+                alone = Duration::ZERO;
+                match executor.serve(link, inbox, stop.clone()).await {
+                    Served::Left => return Ok(()),
+                    Served::ConnectionLost(reason) => warn!(%reason, "the driver is gone"),
+                }
+            }
+            Err(e) if alone >= patience => return Err(e.into()),
+            Err(e) => {
+                if alone.is_zero() {
+                    warn!(error = %e, "cannot reach the driver yet");
+                }
+                alone += RETRY;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+    Ok(())
+}
