@@ -107,6 +107,14 @@ impl Catalog {
         did_you_mean(name, self.entries.keys().map(String::as_str))
     }
 
+    /// All declared tables.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.entries.values().filter_map(|e| match e {
+            Entry::Table(table, _) => Some(table),
+            Entry::View(_) => None,
+        })
+    }
+
     /// Names of the fields inside the columns of all tables.
     fn nested_fields(&self) -> Vec<String> {
         fn add(names: &mut Vec<String>, data_type: &DataType) {

@@ -75,7 +75,7 @@ pub fn plan(sql: &str, conf: &BTreeMap<String, String>, parallelism: u16) -> Res
 }
 
 /// Reserved, not used, except by statements that are refused for their depth.
-const PLANNER_STACK: usize = 512 << 20;
+const PLANNER_STACK: usize = 256 << 20;
 
 /// The settings of a pipeline, without planning it.
 ///

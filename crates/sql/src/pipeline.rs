@@ -57,7 +57,8 @@ pub(crate) fn build(sql: &str, conf: &BTreeMap<String, String>, parallelism: u16
                 catalog.add_table(Table::declare(&def, &catalog, &names)?);
             }
             Statement::CreateView(def) => {
-                if taken(&catalog, &def.name, def.if_not_exists)? {
+                let replaces = def.replaces && catalog.table(&def.name.text).is_none();
+                if !replaces && taken(&catalog, &def.name, def.if_not_exists)? {
                     continue;
                 }
                 let plan = view(&catalog, &names, &def)?;
@@ -90,6 +91,9 @@ pub(crate) fn build(sql: &str, conf: &BTreeMap<String, String>, parallelism: u16
             (table.connector.source)(source.clone()).map_err(|e| refused(e, place))?;
         }
     }
+    let is_used =
+        |name: &str| sources.iter().any(|s| s.table == name) || sinks.iter().any(|s: &SinkSpec| s.table == name);
+    catalog.tables().filter(|t| !is_used(&t.name.text)).try_for_each(|t| t.check_unused())?;
     let graph = finish(nodes, parallelism);
     Ok(Pipeline { settings, graph, sources, sinks })
 }

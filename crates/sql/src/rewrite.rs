@@ -3,7 +3,7 @@
 //! - Spark's `GROUP BY window(ts, '5 minutes')` and `session_window`, Flink's older `GROUP BY TUMBLE(ts, …)`: the table in
 //!   FROM is wrapped into the window table function, and the window's fields become `window_start` and `window_end`.
 //! - `SELECT a.b` gets the name `b`.
-//! - `MOD(a, b)`, `IF(a, b, c)`, `HOUR(ts)` and their like.
+//! - `MOD(a, b)`, `IF(a, b, c)`, `HOUR(ts)`, `TO_TIMESTAMP_LTZ(ms, 3)` and their like.
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
@@ -121,6 +121,19 @@ fn plain_form(function: &Function) -> Option<Expr> {
             let part = Expr::Value(Value::SingleQuotedString(part.to_owned()).with_span(span));
             Some(call("date_part", span, vec![part, args.next()?]))
         }
+        ("to_timestamp_ltz", 2) => {
+            let value = args.next()?;
+            let unit = match args.next()?.to_string().as_str() {
+                "0" => "to_timestamp_seconds",
+                "3" => "to_timestamp_millis",
+                "6" => "to_timestamp_micros",
+                _ => return None,
+            };
+            Some(call(unit, span, vec![value]))
+        }
+        ("timestamp_seconds", 1) => Some(call("to_timestamp_seconds", span, args.collect())),
+        ("timestamp_millis", 1) => Some(call("to_timestamp_millis", span, args.collect())),
+        ("timestamp_micros", 1) => Some(call("to_timestamp_micros", span, args.collect())),
         _ => None,
     }
 }

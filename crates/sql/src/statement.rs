@@ -61,6 +61,8 @@ pub(crate) struct WatermarkDef {
 pub(crate) struct ViewDef {
     pub name: Name,
     pub if_not_exists: bool,
+    /// `OR REPLACE`.
+    pub replaces: bool,
     pub columns: Vec<Name>,
     pub query: Tokens,
 }
@@ -221,7 +223,7 @@ fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
     }
     let if_not_exists = cursor.take_words(&["IF", "NOT", "EXISTS"]);
     let name = simple_name(cursor, if is_table { "the name of a table" } else { "the name of a view" })?;
-    if is_table { table(cursor, name, if_not_exists) } else { view(cursor, name, if_not_exists) }
+    if is_table { table(cursor, name, if_not_exists) } else { view(cursor, name, if_not_exists, replaces) }
 }
 
 /// A name without a catalog or database before it.
@@ -235,13 +237,13 @@ fn simple_name(cursor: &mut Cursor<'_>, what: &str) -> Result<Name> {
     Ok(name)
 }
 
-fn view(cursor: &mut Cursor<'_>, name: Name, if_not_exists: bool) -> Result<Statement> {
+fn view(cursor: &mut Cursor<'_>, name: Name, if_not_exists: bool, replaces: bool) -> Result<Statement> {
     let columns = if cursor.peek() == &Token::LParen { cursor.names("a column's name")? } else { Vec::new() };
     if cursor.take_words(&["COMMENT"]) {
         cursor.string("a comment in single quotes")?;
     }
     cursor.expect_words(&["AS"])?;
-    Ok(Statement::CreateView(ViewDef { name, if_not_exists, columns, query: query(cursor)? }))
+    Ok(Statement::CreateView(ViewDef { name, if_not_exists, replaces, columns, query: query(cursor)? }))
 }
 
 fn insert(cursor: &mut Cursor<'_>, at: Location) -> Result<Statement> {

@@ -14,7 +14,7 @@ use millstream_plan::options::{OptionError, OptionKind, OptionSpec, Resolved, di
 use crate::catalog::Catalog;
 use crate::cursor::Name;
 use crate::error::{Mistake, Result};
-use crate::functions::is_proctime;
+use crate::functions::is_plan_time;
 use crate::names::Names;
 use crate::statement::{ColumnKind, TableDef};
 use crate::types;
@@ -69,7 +69,7 @@ pub(crate) enum ColumnOrigin {
     /// Index in the base schema; `expr` casts to the declared type.
     Metadata { base: usize, key: Name, is_virtual: bool, expr: Expr },
     /// Over the base schema.
-    Computed { expr: Expr, is_proctime: bool },
+    Computed { expr: Expr, is_plan_time: bool },
 }
 
 impl Column {
@@ -190,10 +190,10 @@ impl Table {
                 (Arc::new(Field::new(name, data_type.clone(), true)), origin)
             }
             ColumnKind::Computed { expr } => {
-                let (expr, is_proctime) = self.expression(expr, def.name.at, catalog, names)?;
+                let (expr, is_plan_time) = self.expression(expr, def.name.at, catalog, names)?;
                 let typed = expr.to_field(&self.base).map_err(|e| catalog.mistake(&e, def.name.at))?.1;
                 let field = Field::new(name, typed.data_type().clone(), true);
-                (Arc::new(field), ColumnOrigin::Computed { expr, is_proctime })
+                (Arc::new(field), ColumnOrigin::Computed { expr, is_plan_time })
             }
         };
         self.columns.push(Column { field, at: def.name.at, origin });
@@ -220,7 +220,7 @@ impl Table {
         fields.extend(computed.iter().map(|(c, _)| (None, c.field.clone())));
         let scope = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| Mistake::new(at, e.message()))?;
         let expr = catalog.plan_expr(&names.respell(tokens), &scope, at)?;
-        let proctime = is_proctime(&expr);
+        let proctime = is_plan_time(&expr);
         let written_out = expr.transform(|e| match &e {
             Expr::Column(column) => match computed.iter().find(|(c, _)| *c.field.name() == column.name) {
                 Some((_, expr)) => Ok(Transformed::yes((*expr).clone())),
@@ -250,7 +250,7 @@ impl Table {
             return Err(Mistake::new(at, message)
                 .hint("event time is a TIMESTAMP(3); compute it: ts AS to_timestamp_millis(…)"));
         }
-        if matches!(&self.columns[column].origin, ColumnOrigin::Computed { is_proctime: true, .. }) {
+        if matches!(&self.columns[column].origin, ColumnOrigin::Computed { is_plan_time: true, .. }) {
             return Err(Mistake::new(at, "processing time has no watermark").hint("remove WATERMARK FOR"));
         }
         let (expr, _) = self.expression(&def.expr, at, catalog, names)?;
@@ -284,6 +284,14 @@ impl Table {
             ));
         };
         self.options(tables, None, self.connector.source_options)
+    }
+
+    /// Finds mistakes in the options of a table that no query reads or writes.
+    pub fn check_unused(&self) -> Result<()> {
+        match self.connector.source_options {
+            Some(_) => self.source_options().map(|_| ()),
+            None => self.sink_options().map(|_| ()),
+        }
     }
 
     /// Options of one role; those that only the other role has are left out.

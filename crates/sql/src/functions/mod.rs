@@ -12,8 +12,8 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, WindowUDF};
 use millstream_dataflow::now;
 
-/// Name of the function that makes a processing time attribute.
-pub(crate) const PROCTIME: &str = "proctime";
+/// Functions that give the plan's time: a column that is one of them follows processing time.
+const PLAN_TIME: [&str; 5] = ["now", "current_timestamp", "localtimestamp", "current_row_timestamp", "proctime"];
 
 /// Functions by name.
 pub(crate) struct Functions {
@@ -48,7 +48,7 @@ impl Functions {
             functions.window.insert(f.name().to_owned(), f);
         }
         // These replace DataFusion's of the same name, which are folded when a query is planned.
-        for name in ["now", "current_timestamp", "localtimestamp", "current_row_timestamp", PROCTIME] {
+        for name in PLAN_TIME {
             functions.add(Arc::new(now::function(name, &[])));
         }
         for name in ["current_date", "today"] {
@@ -103,7 +103,7 @@ impl Functions {
     }
 }
 
-/// True for `PROCTIME()`, whatever its alias.
-pub(crate) fn is_proctime(expr: &Expr) -> bool {
-    matches!(expr.clone().unalias_nested().data, Expr::ScalarFunction(f) if f.name() == PROCTIME)
+/// True for `PROCTIME()`, `now()` and their like, whatever the alias.
+pub(crate) fn is_plan_time(expr: &Expr) -> bool {
+    matches!(expr.clone().unalias_nested().data, Expr::ScalarFunction(f) if PLAN_TIME.contains(&f.name()))
 }

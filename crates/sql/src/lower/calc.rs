@@ -13,7 +13,7 @@ use millstream_plan::OperatorId;
 use super::rel::{Part, Physical, Rel, Role, Value, and, columns_in, is_trivial, substitute};
 use super::{Lowering, edge};
 use crate::error::Result;
-use crate::functions::is_proctime;
+use crate::functions::is_plan_time;
 
 impl Lowering<'_> {
     pub(super) fn filter(&mut self, mut rel: Rel, predicate: &Expr) -> Result<Rel> {
@@ -74,7 +74,7 @@ impl Lowering<'_> {
                 expr => {
                     let physical = self.physical(expr, &rel.schema)?;
                     let (data_type, nullable) = self.typed(&physical, rel.schema.inner())?;
-                    let time = is_proctime(expr).then_some(TimeDomain::Processing);
+                    let time = is_plan_time(expr).then_some(TimeDomain::Processing);
                     let value = Value::Expr(self.replaced(&rel, physical)?);
                     (value, Role { time, part: None }, Field::new("", data_type, nullable))
                 }

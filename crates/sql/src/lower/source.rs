@@ -162,7 +162,7 @@ fn metadata_key(table: &Table, base: usize) -> Result<String> {
 
 fn role(table: &Table, column: usize, id: SourceId) -> Role {
     let time = match &table.columns[column].origin {
-        ColumnOrigin::Computed { is_proctime: true, .. } => Some(TimeDomain::Processing),
+        ColumnOrigin::Computed { is_plan_time: true, .. } => Some(TimeDomain::Processing),
         _ if table.watermark.as_ref().is_some_and(|w| w.column == column) => Some(TimeDomain::Event(vec![id])),
         _ => None,
     };

@@ -150,3 +150,6 @@ INSERT INTO sink SELECT regexp_extract(city, '(', 1), id FROM orders;
 INSERT INTO sink SELECT regexp_extract(city, 'a'), id FROM orders;
 -- case: date pattern
 INSERT INTO sink SELECT DATE_FORMAT(ts, 'yyyy-QQ'), id FROM orders;
+-- case: option of a table that is not used
+CREATE TABLE other (a BIGINT) WITH ('connector' = 'print', 'colour' = 'red');
+INSERT INTO sink SELECT city, id FROM orders;

@@ -65,3 +65,8 @@ FROM orders WHERE city LIKE 'R%' AND CHAR_LENGTH(city) > 2 AND COALESCE(amount, 
 -- case: small constants
 CREATE TABLE sink (a TINYINT, b INT, c SMALLINT) WITH ('connector' = 'print');
 INSERT INTO sink SELECT 1, CASE WHEN big THEN 1 ELSE -1 END, NULL FROM orders;
+-- case: Spark's processing time and times from numbers, a view that is replaced
+CREATE TABLE sink (city STRING, n BIGINT) WITH ('connector' = 'print');
+CREATE OR REPLACE TEMP VIEW v AS SELECT 1 AS one FROM orders;
+CREATE OR REPLACE TEMP VIEW v AS SELECT city, current_timestamp() AS p FROM orders WHERE TO_TIMESTAMP_LTZ(raw_ts, 3) > timestamp_seconds(5);
+INSERT INTO sink SELECT city, count(*) FROM v GROUP BY city, window(p, '10 seconds');
