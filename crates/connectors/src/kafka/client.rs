@@ -59,8 +59,21 @@ impl ConsumerContext for Context {}
 /// A consumer for metadata and offsets.
 pub(super) type Lookup = BaseConsumer<Context>;
 
+/// Whether the cluster has ever answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// No: an unreachable broker is most likely a wrong address.
+    First,
+    /// Yes, when the pipeline was checked: it will be there again.
+    Again,
+}
+
 /// Connects, and fetches the metadata of one topic or of all.
-pub(super) fn connect(config: &ClientConfig, topic: Option<&str>) -> Result<(Lookup, Metadata), ConnectorError> {
+pub(super) fn connect(
+    config: &ClientConfig,
+    topic: Option<&str>,
+    contact: Contact,
+) -> Result<(Lookup, Metadata), ConnectorError> {
     let lookup: Lookup = config.create_with_context(Context::default()).map_err(|e| creation_error(&e))?;
     let started = Instant::now();
     let mut reason = None;
@@ -75,7 +88,7 @@ pub(super) fn connect(config: &ClientConfig, topic: Option<&str>) -> Result<(Loo
             .as_ref()
             .is_some_and(|(code, _)| matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL));
         if refused || started.elapsed() > FIRST_CONTACT {
-            return Err(unreachable(config, &error, reason));
+            return Err(unreachable(config, &error, reason, contact));
         }
     }
 }
@@ -84,6 +97,7 @@ fn unreachable(
     config: &ClientConfig,
     error: &KafkaError,
     reason: Option<(RDKafkaErrorCode, String)>,
+    contact: Contact,
 ) -> ConnectorError {
     let servers = config.get("bootstrap.servers").unwrap_or_default();
     let (code, detail) = match reason {
@@ -99,6 +113,9 @@ fn unreachable(
             format!("no TLS connection to kafka at {servers}{detail}"),
             "check 'properties.security.protocol' and 'properties.ssl.ca.location'",
         ),
+        _ if contact == Contact::Again => {
+            ConnectorError::Retry(format!("no kafka broker answers at {servers}{detail}"))
+        }
         _ => ConnectorError::user(
             format!("no kafka broker answers at {servers}{detail}"),
             "start the broker, or correct 'properties.bootstrap.servers'",

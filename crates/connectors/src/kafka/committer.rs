@@ -1,11 +1,12 @@
 //! Publishes the epochs of one sink task.
 //!
 //! Exactly once, in this order:
-//! 1. `open` fences every earlier owner of the task: `init_transactions` on each of its ids aborts what they left open and makes their
-//!    later calls fail. Only then the last marker is read, so that nothing can be committed behind it.
-//! 2. A marker of a higher era means that a newer owner is at work: stop. Otherwise a *claim* (the same epoch under this
+//! 1. `open` looks at the last marker first, so that an old owner that wakes up does not disturb a newer one.
+//! 2. It fences every earlier owner of the task: `init_transactions` on each of its ids aborts what they left open and makes their
+//!    later calls fail. Only then the marker is read for good, so that nothing can be committed behind it.
+//! 3. A marker of a higher era means that a newer owner is at work: stop. Otherwise a *claim* (the same epoch under this
 //!    era) is committed; from then on lower eras find it and stop.
-//! 3. `publish` writes the records of all its epochs and a marker that names the last of them in one transaction.
+//! 4. `publish` writes the records of all its epochs and a marker that names the last of them in one transaction.
 //!
 //! A crash before the transaction commits publishes nothing; after it, the next `open` finds the marker. Two ids are used in turn:
 //! after a commit the coordinator completes the transaction in the background, and an id cannot begin the next one until then.
@@ -20,17 +21,21 @@ use std::time::Duration;
 use millstream_plan::{DigestBuilder, Epoch};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::client::{connect, creation_error, topic_error};
+use super::client::{creation_error, topic_error};
 use super::marker::{self, Marker};
-use super::native::produce::{CallError, Failure, Producer, Record};
-use super::target::{Guarantee, Partitioner, Target};
-use super::{admin, client};
+use super::native::produce::{CallError, Producer, Record};
+use super::route::{Failed, Route};
+use super::target::{Guarantee, Target};
 use crate::{ConnectorError, EncodedEpoch, KafkaRecord, Payload, SinkCommitter, SinkContext};
 
 /// Transactional ids per task.
 const IDS: usize = 2;
 /// Fencing may have to wait until the coordinator has aborted what an earlier owner left.
 const INIT: Duration = Duration::from_secs(30);
+/// Records give up by themselves after the sink's timeout; a flush only has to see that.
+const FLUSH_SLACK: Duration = Duration::from_secs(5);
+/// Limit of the first look at the marker, which need not be complete.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// What a committed transaction waits for beyond the timeout of another task's open one.
 const MARKER_SLACK: Duration = Duration::from_secs(15);
 
@@ -52,8 +57,7 @@ impl ExactlyOnce {
         Self { route: Route::new(task), target, task, producers: Vec::new(), turn: 0, last: None }
     }
 
-    fn read_marker(&self) -> Result<Option<Marker>, ConnectorError> {
-        let limit = self.target.transaction_timeout + MARKER_SLACK;
+    fn read_marker(&self, limit: Duration) -> Result<Option<Marker>, ConnectorError> {
         marker::read(&self.target.lookup_config(), &self.target.marker_topic, self.target.sink, self.task, limit)
     }
 
@@ -144,7 +148,7 @@ impl ExactlyOnce {
             return error;
         }
         // The coordinator bumps the epoch also when it aborts a transaction by its timeout; only a marker tells a newer owner.
-        match (self.read_marker(), &self.last) {
+        match (self.read_marker(self.target.transaction_timeout + MARKER_SLACK), &self.last) {
             (Ok(Some(found)), Some(last)) if found.era > last.era => newer_owner(&self.target, self.task, &found),
             _ => error,
         }
@@ -162,8 +166,16 @@ impl SinkCommitter for ExactlyOnce {
     fn open(&mut self, context: &SinkContext) -> Result<Epoch, ConnectorError> {
         self.last = None;
         self.route.open(&self.target)?;
+        match self.read_marker(FIRST_LOOK) {
+            Ok(Some(found)) if found.era > context.era => {
+                self.producers.clear();
+                return Err(newer_owner(&self.target, self.task, &found));
+            }
+            Ok(_) | Err(ConnectorError::Retry(_)) => {}
+            Err(error) => return Err(error),
+        }
         self.fence()?;
-        let found = self.read_marker()?;
+        let found = self.read_marker(self.target.transaction_timeout + MARKER_SLACK)?;
         let published = match &found {
             Some(found) if found.era > context.era => {
                 self.producers.clear();
@@ -240,6 +252,9 @@ impl SinkCommitter for Direct {
             Guarantee::None => config.set("acks", "1"),
             Guarantee::AtLeastOnce | Guarantee::ExactlyOnce => config.set("enable.idempotence", "true"),
         };
+        if config.get("message.timeout.ms").or(config.get("delivery.timeout.ms")).is_none() {
+            config.set("message.timeout.ms", self.target.timeout.as_millis().to_string());
+        }
         self.producer = Some(Producer::new(&config).map_err(|e| creation_error(&e))?);
         Ok(context.restored)
     }
@@ -264,7 +279,7 @@ impl SinkCommitter for Direct {
                 Ok(())
             }
             (Ok(()), Guarantee::AtLeastOnce | Guarantee::ExactlyOnce) => {
-                let flushed = producer.flush(self.target.timeout);
+                let flushed = producer.flush(self.target.timeout + FLUSH_SLACK);
                 match (producer.take_failure(), flushed) {
                     (Some(failure), _) => Err(Failed::Delivery(failure)),
                     (None, Err(error)) => Err(Failed::Call(error, None)),
@@ -293,136 +308,4 @@ fn digest(records: &[KafkaRecord]) -> String {
         digest.add(record.value.as_deref().unwrap_or_default());
     }
     digest.finish().to_string()
-}
-
-/// Why a publication failed.
-enum Failed {
-    /// A record was refused before it was sent.
-    Record {
-        topic: String,
-        bytes: usize,
-        code: RDKafkaErrorCode,
-    },
-    Delivery(Failure),
-    /// A call failed, perhaps because a record did.
-    Call(CallError, Option<Failure>),
-}
-
-impl Failed {
-    fn is_fenced(&self) -> bool {
-        let code = |code: RDKafkaErrorCode| {
-            matches!(
-                code,
-                RDKafkaErrorCode::Fenced
-                    | RDKafkaErrorCode::ProducerFenced
-                    | RDKafkaErrorCode::InvalidProducerEpoch
-                    | RDKafkaErrorCode::InvalidProducerIdMapping
-            )
-        };
-        match self {
-            Self::Record { code: c, .. } => code(*c),
-            Self::Delivery(failure) => code(failure.code),
-            Self::Call(error, failure) => {
-                error.fatal || code(error.code) || failure.as_ref().is_some_and(|f| code(f.code))
-            }
-        }
-    }
-
-    fn into_error(self, target: &Target, route: &Route) -> ConnectorError {
-        let of_record = |topic: &str, bytes: usize, code: RDKafkaErrorCode| match code {
-            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
-                let limit = route.max_bytes.map_or_else(|| "its limit".to_owned(), |max| format!("{max} bytes"));
-                Some(ConnectorError::user(
-                    format!("a record of {bytes} bytes is too large for topic '{topic}', which takes {limit}"),
-                    "raise max.message.bytes of the topic, or write fewer columns",
-                ))
-            }
-            RDKafkaErrorCode::UnknownPartition => Some(ConnectorError::user(
-                format!("topic '{topic}' does not have the partition that the `partition` column names"),
-                "name a partition that exists, or null to let the partitioner choose",
-            )),
-            code => match topic_error(topic, code) {
-                error @ ConnectorError::User { .. } => Some(error),
-                ConnectorError::Retry(_) | ConnectorError::Fatal(_) => None,
-            },
-        };
-        match self {
-            Self::Record { topic, bytes, code } => of_record(&topic, bytes, code)
-                .unwrap_or_else(|| ConnectorError::Retry(format!("writing to topic '{topic}': {code}"))),
-            Self::Delivery(f) => of_record(&f.topic, f.bytes, f.code).unwrap_or_else(|| {
-                ConnectorError::Retry(format!("writing to topic '{}' partition {}: {}", f.topic, f.partition, f.code))
-            }),
-            Self::Call(error, failure) => failure
-                .and_then(|f| of_record(&f.topic, f.bytes, f.code))
-                .unwrap_or_else(|| ConnectorError::Retry(format!("sink '{}': {}", target.table, error.message))),
-        }
-    }
-}
-
-/// Finds the topic and partition of records.
-struct Route {
-    task: u16,
-    /// Partitions of the sink's topic, where the partitioner needs the number.
-    partitions: i32,
-    next: i32,
-    /// Largest message that the topic takes, if known.
-    max_bytes: Option<u64>,
-}
-
-impl Route {
-    fn new(task: u16) -> Self {
-        Self { task, partitions: 0, next: 0, max_bytes: None }
-    }
-
-    fn open(&mut self, target: &Target) -> Result<(), ConnectorError> {
-        let Some(topic) = &target.topic else { return Ok(()) };
-        let config = target.lookup_config();
-        let (_, metadata) = connect(&config, Some(topic))?;
-        let partitions = metadata.topics().iter().find(|t| t.name() == topic).map_or(0, |t| t.partitions().len());
-        if partitions == 0 {
-            return Err(client::missing_topic(topic));
-        }
-        self.partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
-        self.next = 0;
-        self.max_bytes = admin::max_message_bytes(&config, topic);
-        Ok(())
-    }
-
-    fn name<'a>(&self, target: &'a Target) -> &'a str {
-        target.topic.as_deref().unwrap_or(&target.table)
-    }
-
-    fn send(&mut self, target: &Target, producer: &mut Producer, record: &KafkaRecord) -> Result<(), Failed> {
-        let Some(topic) = record.topic.as_deref().or(target.topic.as_deref()) else {
-            return Err(Failed::Record { topic: String::new(), bytes: 0, code: RDKafkaErrorCode::InvalidTopic });
-        };
-        let partition = record.partition.or_else(|| match target.partitioner {
-            Partitioner::Key | Partitioner::Any => None,
-            Partitioner::Fixed => (self.partitions > 0).then(|| i32::from(self.task) % self.partitions),
-            Partitioner::RoundRobin => (self.partitions > 0).then(|| {
-                self.next = (self.next + 1) % self.partitions;
-                self.next
-            }),
-        });
-        let out = Record {
-            topic,
-            partition,
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-            timestamp_ms: record.timestamp_ms,
-            headers: &record.headers,
-        };
-        producer.send(&out).map_err(|error| {
-            // Once a transaction has failed the library refuses further records and hides why.
-            match producer.take_failure() {
-                Some(failure) => Failed::Delivery(failure),
-                None if error.code == RDKafkaErrorCode::State => Failed::Call(error, None),
-                None => Failed::Record {
-                    topic: topic.to_owned(),
-                    bytes: out.value.map_or(0, <[u8]>::len) + out.key.map_or(0, <[u8]>::len),
-                    code: error.code,
-                },
-            }
-        })
-    }
 }

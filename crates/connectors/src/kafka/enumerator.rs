@@ -16,7 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::bounds::{Bound, Bounds, Partition, Topics};
-use super::client::{Lookup, connect, missing_topic, topic_error};
+use super::client::{Contact, Lookup, connect, missing_topic, topic_error};
 use super::native::describe::describe_topics;
 use crate::{ConnectorError, Discovery, SplitEnumerator, SplitState};
 
@@ -75,7 +75,7 @@ impl KafkaEnumerator {
             Topics::Named(names) => names.first().map(String::as_str),
             Topics::Pattern(_) => None,
         };
-        let (client, _) = connect(&config, first)?;
+        let (client, _) = connect(&config, first, Contact::First)?;
         let mut enumerator =
             Self { scan, client, group, known: Vec::new(), index: HashMap::new(), ids: BTreeMap::new(), looked: None };
         enumerator.partitions()?;

@@ -12,7 +12,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
 use serde::{Deserialize, Serialize};
 
-use super::client::{creation_error, topic_error};
+use super::client::{Contact, connect, creation_error, topic_error};
 use super::native::fetch::{Fetcher, Notice};
 use crate::ConnectorError;
 
@@ -60,7 +60,7 @@ pub(super) fn read(
     let partition = partition(sink, task);
     let mut uncommitted = config.clone();
     uncommitted.set("isolation.level", "read_uncommitted");
-    let (lookup, _) = super::client::connect(&uncommitted, Some(topic))?;
+    let (lookup, _) = connect(&uncommitted, Some(topic), Contact::Again)?;
     let (beginning, end) = lookup
         .fetch_watermarks(topic, partition, Duration::from_secs(5))
         .map_err(|e| ConnectorError::Retry(format!("marker topic '{topic}' partition {partition}: {e}")))?;

@@ -19,6 +19,7 @@ mod marker;
 mod native;
 mod options;
 mod reader;
+mod route;
 mod target;
 
 use std::sync::Arc;

@@ -304,6 +304,10 @@ impl Split {
             | RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownPartition
             | RDKafkaErrorCode::TopicAuthorizationFailed => Err(topic_error(topic, code)),
+            RDKafkaErrorCode::MessageSizeTooLarge => Err(ConnectorError::user(
+                format!("topic '{topic}' partition {index}: {}", message.to_lowercase()),
+                "raise 'properties.receive.message.max.bytes' and 'properties.fetch.max.bytes'",
+            )),
             code => {
                 tracing::debug!(topic, partition = index, "{code}: {message}");
                 Ok(())

@@ -5,7 +5,7 @@ use millstream_plan::SinkId;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
 
-use super::client::{connect, topic_error};
+use super::client::{Contact, connect, topic_error};
 use super::config::client_config;
 use super::native::describe::describe_topics;
 use super::{admin, client};
@@ -138,7 +138,7 @@ impl Target {
     /// Checks that the topic is there and may be written, and creates the marker topic.
     pub(super) fn check(&self) -> Result<(), ConnectorError> {
         let config = self.lookup_config();
-        let (lookup, metadata) = connect(&config, self.topic.as_deref())?;
+        let (lookup, metadata) = connect(&config, self.topic.as_deref(), Contact::First)?;
         if let Some(name) = &self.topic {
             match metadata.topics().iter().find(|t| t.name() == name) {
                 None => return Err(client::missing_topic(name)),

@@ -153,6 +153,20 @@ impl Broker {
         producer
     }
 
+    /// Waits until no transaction is open any more: a commit is acknowledged before its records are visible.
+    fn settle(&self, topic: &str, partitions: &[i32]) {
+        let end = |isolation: &str, partition: i32| {
+            let client: BaseConsumer = self.client().set("isolation.level", isolation).create().unwrap();
+            client.fetch_watermarks(topic, partition, LIMIT).map(|(_, end)| end)
+        };
+        for partition in partitions {
+            until("the end of transactions", || {
+                let (all, stable) = (end("read_uncommitted", *partition), end("read_committed", *partition));
+                all.ok().zip(stable.ok()).filter(|(all, stable)| all == stable)
+            });
+        }
+    }
+
     /// All committed records of a topic, by partition and offset.
     pub fn committed(&self, topic: &str) -> Vec<(i32, KafkaRecord)> {
         let consumer: BaseConsumer = self
@@ -164,6 +178,7 @@ impl Broker {
             .unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), LIMIT).unwrap();
         let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
+        self.settle(topic, &partitions);
         let mut list = TopicPartitionList::new();
         for p in &partitions {
             list.add_partition_offset(topic, *p, Offset::Beginning).unwrap();
