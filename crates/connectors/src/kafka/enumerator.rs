@@ -23,6 +23,9 @@ use crate::{ConnectorError, Discovery, SplitEnumerator, SplitState};
 /// Limit of one request once the first contact is made.
 const REQUEST: Duration = Duration::from_secs(3);
 
+/// A new leader may not know the end of its partition for a moment; only after this long it is lost data.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// What the enumerator needs to know.
 pub(super) struct Scan {
     pub table: String,
@@ -45,6 +48,8 @@ struct Known {
     beginning: u64,
     tag: String,
     warned: bool,
+    /// Since when the end lies before the position.
+    behind: Option<Instant>,
 }
 
 /// The enumerator of a Kafka source.
@@ -145,6 +150,7 @@ impl KafkaEnumerator {
                     bound: bounds.as_ref().map(|b| b[i].max(starts[i])),
                     beginning: 0,
                     warned: false,
+                    behind: None,
                     partition,
                 });
             }
@@ -320,10 +326,18 @@ impl KafkaEnumerator {
                 known.beginning
             )
         } else if position > end {
+            let since = known.behind.get_or_insert_with(Instant::now);
+            if self.scan.fail_on_data_loss && since.elapsed() < GRACE {
+                return Err(ConnectorError::Retry(format!(
+                    "topic '{}' partition {} ends at {end}, before the next offset {position}; looking again",
+                    known.partition.topic, known.partition.index
+                )));
+            }
             format!(
                 "offset {position} was to be read next, but the partition ends at {end} (was the topic created again?)"
             )
         } else {
+            known.behind = None;
             known.warned = false;
             return Ok(());
         };
