@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::gauge;
 use millstream_plan::{Era, ExecutorId};
 use millstream_protocol::control::{DriverInbox, DriverLink};
 use millstream_protocol::messages::{Hello, ToDriver, ToExecutor};
@@ -15,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::ExecutorError;
 use crate::deployment::{Running, Surroundings};
+use crate::http::Health;
 
 /// How often the driver hears from an executor; it misses one for good after 3 s.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -53,6 +55,7 @@ pub struct Executor {
     shuffle: ShuffleServer,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     service: JoinHandle<()>,
+    health: Health,
 }
 
 impl Drop for Executor {
@@ -84,7 +87,8 @@ impl Executor {
                 error!(error = %e, "the shuffle service ended");
             }
         });
-        Ok(Self { options, advertised, shuffle, incoming: Mutex::new(incoming), service })
+        let health = Health::default();
+        Ok(Self { options, advertised, shuffle, incoming: Mutex::new(incoming), service, health })
     }
 
     /// How it introduces itself.
@@ -96,6 +100,12 @@ impl Executor {
             shuffle: self.advertised.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// What probes tell of it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Serves one connection to a driver until it ends, or until `stop` is true (SIGTERM). Everything that runs is stopped then.
@@ -123,6 +133,7 @@ impl Executor {
             }
         };
         heart.abort();
+        self.health.set_deployed(false);
         if let Some(running) = running {
             running.stop().await;
         }
@@ -141,6 +152,7 @@ impl Executor {
                         *running = Some(old);
                         return;
                     }
+                    self.health.set_deployed(false);
                     old.stop().await;
                 }
                 let around = Surroundings {
@@ -152,6 +164,7 @@ impl Executor {
                 match Running::start(&deployment, &around).await {
                     Ok(started) => {
                         *running = Some(started);
+                        self.health.set_deployed(true);
                         self.shuffle.enter(era);
                         let _gone = driver.send(ToDriver::Ready { era });
                     }
@@ -203,6 +216,7 @@ async fn beat(driver: Arc<DriverLink>) {
     let mut every = tokio::time::interval(HEARTBEAT);
     loop {
         every.tick().await;
+        gauge!("millstream_memory_resident_bytes").set(resident_bytes() as f64);
         if driver.send(ToDriver::Heartbeat { memory_bytes: resident_bytes() }).is_err() {
             return;
         }

@@ -18,6 +18,7 @@ mod deployment;
 mod error;
 mod exchange;
 mod executor;
+pub mod http;
 mod publisher;
 mod slot;
 mod source;

@@ -39,6 +39,9 @@ struct Arguments {
     /// Host, or host and port, under which the other executors reach the shuffle service.
     #[arg(long, env = "MILLSTREAM__EXECUTOR__ADVERTISE", value_name = "HOST[:PORT]")]
     advertise: Option<String>,
+    /// Address of probes and metrics. Default: none.
+    #[arg(long, env = "MILLSTREAM__EXECUTOR__HTTP", value_name = "HOST:PORT")]
+    http: Option<String>,
     /// End when the driver is gone for this many seconds (0: never).
     #[arg(long, env = "MILLSTREAM__EXECUTOR__GIVE_UP_AFTER", default_value_t = 0)]
     give_up_after: u64,
@@ -81,6 +84,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         advertise: arguments.advertise,
     })
     .await?;
+    if let Some(address) = &arguments.http {
+        millstream_executor::http::serve(address, executor.health()).await?;
+        info!(%address, "HTTP");
+    }
     let (stop_to, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

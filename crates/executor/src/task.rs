@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
+use metrics::{counter, histogram};
 use millstream_connectors::{ConnectorError, DeadLetterEncoder, EncodedEpoch, SinkEncoder};
 use millstream_dataflow::task::{Edge, Emit, Task};
 use millstream_dataflow::{DataflowError, DeltaBatch};
@@ -245,7 +246,8 @@ impl RunningTask {
             }
         }
         self.exchange.send(epoch, self.id, frames, &self.outputs);
-        let mut output_bytes = std::mem::take(&mut self.out.bytes);
+        let shuffled = std::mem::take(&mut self.out.bytes);
+        let mut output_bytes = shuffled;
         for sink in &mut self.out.sinks {
             let encoded = EncodedEpoch { epoch, ..sink.encoder.end_epoch(plan)? };
             output_bytes += encoded.bytes;
@@ -278,6 +280,9 @@ impl RunningTask {
             busy_micros: current.busy_micros + began.elapsed().as_micros() as u64,
             output_bytes,
         };
+        counter!("millstream_tasks_completed_total").increment(1);
+        histogram!("millstream_task_duration_seconds").record(done.busy_micros as f64 / 1e6);
+        counter!("millstream_shuffle_bytes_total").increment(shuffled);
         trace!(era = %self.era(), task = %self.id, %epoch, busy_micros = done.busy_micros, "epoch done");
         let _gone = self.driver.send(ToDriver::TaskDone(Box::new(done)));
         Ok(())
