@@ -8,7 +8,6 @@ SHELL := bash
 cache := $(or $(MILLSTREAM_CACHE),$(HOME)/.cache/millstream)
 ifdef CI
 export CARGO_TARGET_DIR ?= $(cache)/target
-lint_target := CARGO_TARGET_DIR=$(cache)/check
 endif
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -28,8 +27,8 @@ test: setup-test lint binaries ## Set up, lint, and pass every test, end to end 
 lint: ## Format, clippy, documentation, dependencies, licences
 	@dev/phase.sh fmt cargo fmt --all --check
 	@dev/phase.sh crates dev/check-crates.sh
-	@$(lint_target) dev/phase.sh clippy cargo clippy --release --workspace --all-targets -- -D warnings
-	@$(lint_target) RUSTDOCFLAGS='-D warnings' dev/phase.sh rustdoc cargo doc --release --workspace --no-deps
+	@dev/phase.sh clippy cargo clippy --release --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' dev/phase.sh rustdoc cargo doc --release --workspace --no-deps
 	@dev/phase.sh deny dev/deny.sh
 
 setup-build:
