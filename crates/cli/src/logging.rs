@@ -1,0 +1,18 @@
+//! Logs on standard error: text on a terminal, JSON lines otherwise.
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Variable with the filter, such as `info` or `millstream_driver=debug`.
+pub const FILTER: &str = "RUST_LOG";
+
+/// Starts logging. `default` is the filter without [`FILTER`].
+pub fn start(default: &str) {
+    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        logs.compact().init();
+    } else {
+        logs.json().init();
+    }
+}
