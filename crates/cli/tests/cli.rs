@@ -1,9 +1,12 @@
 //! The program from outside: what it prints, and its exit codes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
 
 const ORDERS: &str = "\
 CREATE TABLE orders (id BIGINT, city STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND)
@@ -82,7 +85,7 @@ fn a_valid_pipeline_is_summed_up() {
 
     let insert = format!("{ORDERS}INSERT INTO sink SELECT city, id FROM orders;");
     let (code, out, _) = outcome(&fed(&["validate", "-f", "-", "-o", "json"], &insert));
-    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["valid"], &answer["pipeline"]), (0, &true.into(), &"pipeline".into()));
 }
 
@@ -100,7 +103,7 @@ HINT: did you mean 'city'?
     assert_eq!(outcome(&fed(&["run", "-f", "-"], &insert)), (78, String::new(), expected.to_owned()));
 
     let (code, out, _) = outcome(&fed(&["validate", "-f", "-", "-o", "json"], &insert));
-    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["line"], &answer["column"]), (78, &4.into(), &25.into()));
 }
 
@@ -145,7 +148,7 @@ fn every_setting_is_shown_with_its_origin() {
     let (code, out, err) = outcome(&command.output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
     let of = |name: &str| {
-        let rows = out.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        let rows = out.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
         let row = rows.into_iter().find(|r| r["setting"] == name).unwrap();
         format!("{}, {}", row["value"].as_str().unwrap_or("-"), row["origin"].as_str().unwrap())
     };
@@ -187,7 +190,7 @@ fn generated_rows_have_the_declared_columns() {
         "fields.name.length=3",
     ];
     let (code, out, err) = outcome(&millstream(&command).output().unwrap());
-    let rows: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let rows: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let ids: Vec<i64> = rows.iter().map(|r| r["id"].as_i64().unwrap()).collect();
     assert_eq!((code, ids, err.as_str()), (0, vec![5, 6, 7], ""));
     assert!(rows.iter().all(|r| r["name"].as_str().unwrap().len() == 3));
@@ -201,8 +204,123 @@ fn generated_rows_have_the_declared_columns() {
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut child = millstream(&["generate", "nexmark"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut first).unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(first.starts_with("{\"event_type\":0,"), "{first}");
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+/// Counts the bids of 5,000 generated events per second of event time.
+const BOUNDED: &str = "\
+CREATE TABLE events (event_type INT, bid ROW<price BIGINT, `dateTime` TIMESTAMP(3)>, ts AS bid.`dateTime`,
+  WATERMARK FOR ts AS ts)
+WITH ('connector' = 'nexmark', 'number-of-rows' = '5000', 'event-rate' = '1000');
+CREATE TABLE sink (s TIMESTAMP(3), n BIGINT) WITH ('connector' = 'print');
+INSERT INTO sink SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '1' SECOND))
+WHERE event_type = 2 GROUP BY window_start, window_end;
+";
+
+#[test]
+fn a_bounded_pipeline_runs_to_its_end() {
+    let (code, out, err) = outcome(&fed(&["run", "-f", "-", "-p", "2", "-o", "json"], BOUNDED));
+    assert_eq!(code, 0, "{err}");
+    let mut rows: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    rows.sort_by_key(|r| r["s"].as_str().unwrap().to_owned());
+    let counts: Vec<i64> = rows.iter().map(|r| r["n"].as_i64().unwrap()).collect();
+    assert_eq!(counts, [920; 5]);
+    let progress: Vec<Value> = err.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let read: u64 = progress.iter().filter_map(|p| p["numInputRows"].as_u64()).sum();
+    assert_eq!(read, 5_000, "{err}");
+}
+
+#[test]
+fn a_finished_pipeline_does_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let run = || outcome(&fed(&["run", "-f", "-", "-p", "2", "-o", "json", "--state-dir", state], BOUNDED));
+    let (first, second) = (run(), run());
+    assert_eq!((first.0, first.1.lines().count()), (0, 5), "{}", first.2);
+    assert_eq!((second.0, second.1.as_str()), (0, ""), "{}", second.2);
+}
+
+/// A running demo, killed when dropped.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_demo_shows_rows_answers_probes_and_drains() {
+    let mut command = millstream(&["run", "--demo", "-o", "json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut demo = Demo(child);
+    let mut out = BufReader::new(demo.0.stdout.take().unwrap());
+    let mut err = BufReader::new(demo.0.stderr.take().unwrap());
+    let mut line = String::new();
+    err.read_line(&mut line).unwrap();
+    let started: Value = serde_json::from_str(&line).unwrap();
+    // Nobody reads on but this thread: the pipe must not fill up.
+    let rest = std::thread::spawn(move || {
+        let mut text = String::new();
+        err.read_to_string(&mut text).unwrap();
+        text
+    });
+
+    let mut row = String::new();
+    out.read_line(&mut row).unwrap();
+    let row: Value = serde_json::from_str(&row).unwrap();
+    assert!(row["bids"].as_i64() > Some(0) && row["channel"].is_string(), "{row}");
+
+    let address = started["http"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for path in ["/livez", "/readyz", "/startupz"] {
+        assert!(get(path).starts_with("HTTP/1.1 200 "), "{path}");
+    }
+    assert!(get("/metrics").contains("\nmillstream_source_records_total "));
+    assert!(get("/api/v1/jobs/demo/progress").contains("\"batchId\":"));
+
+    let pid = libc::pid_t::try_from(demo.0.id()).unwrap();
+    // SAFETY: kill takes two numbers; the child has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+    assert_eq!(demo.0.wait().unwrap().code(), Some(0), "{}", rest.join().unwrap());
+}
+
+#[test]
+fn executor_processes_need_their_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("millstream");
+    std::fs::copy(env!("CARGO_BIN_EXE_millstream"), &alone).unwrap();
+    let output = Command::new(alone).args(["run", "--demo", "--executors", "2"]).output().unwrap();
+    let (code, _, err) = outcome(&output);
+    assert!(code == 2 && err.contains("millstream-executor, which is not there"), "{err}");
+}
+
+#[test]
+fn a_benchmark_prints_one_object_per_query() {
+    let command = ["bench", "nexmark", "-q", "q0,q5", "--source", "memory", "--events", "5000", "-o", "json"];
+    let (code, out, err) = outcome(&millstream(&command).output().unwrap());
+    let results: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((code, results.len()), (0, 2), "{err}");
+    for (result, query) in results.iter().zip(["q0", "q5"]) {
+        assert_eq!(
+            (&result["query"], &result["source"], &result["events"]),
+            (&query.into(), &"memory".into(), &5000.into())
+        );
+        for key in ["seconds", "events_per_second", "cpu_seconds_per_million_events", "peak_rss_bytes", "rows_out"] {
+            assert!(result[key].as_f64() > Some(0.0), "{key} of {result}");
+        }
+    }
+    assert_eq!(results[0]["rows_out"], 4600);
 }
