@@ -41,7 +41,7 @@ impl Observer for Stopwatch {
 
 /// Runs a query to its end.
 pub(super) fn measure(query: &str, source: &Source, settings: &SettingArgs) -> Result<Value, Failure> {
-    logging::start("warn");
+    logging::start();
     end_with_parent();
     let sql = queries::text(query, source).ok_or_else(|| Failure::job(format!("there is no query '{query}'")))?;
     let job = Job::new(sql, Some(query), settings, std::env::vars())?;

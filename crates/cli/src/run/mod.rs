@@ -39,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.show_config {
         return inspect::show_config(&job, args.output);
     }
-    logging::start("warn");
+    logging::start();
     let places = Places::prepare(args.state_dir.as_deref())?;
     let forgets = places.is_temporary() && job.settings.text("checkpointLocation").is_none();
     let engine = Engine {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::failure::Failure;
-use crate::logging::FILTER;
+use crate::logging::{FILTER, QUIET};
 
 const PROGRAM: &str = "millstream-executor";
 /// How often a thread looks whether its process lives.
@@ -129,7 +129,7 @@ impl Process {
         // A group of its own: Ctrl-C on the terminal reaches this program alone, which then drains.
         command.args(&self.arguments).stdin(Stdio::null()).process_group(0);
         if std::env::var_os(FILTER).is_none() {
-            command.env(FILTER, "warn");
+            command.env(FILTER, QUIET);
         }
         let parent = std::process::id();
         // SAFETY: between fork and exec only prctl and getppid are called, which are async-signal-safe.

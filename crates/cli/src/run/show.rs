@@ -14,6 +14,8 @@ pub struct Lines {
     since: Instant,
     published: u64,
     last_doing: String,
+    /// What was last said about a pipeline without epochs.
+    told: String,
 }
 
 /// What happened since the last line.
@@ -39,6 +41,7 @@ impl Lines {
             since: Instant::now(),
             published: 0,
             last_doing: String::new(),
+            told: String::new(),
         }
     }
 }
@@ -76,8 +79,11 @@ impl Observer for Lines {
     fn second(&mut self, status: &Status) {
         let doing = status.doing();
         if self.second.epochs == 0 {
-            if doing != self.last_doing && doing != "running" && doing != "done" {
+            // What has been going on for a whole second is said once.
+            let is_news = doing == self.last_doing && doing != self.told && doing != "running" && doing != "done";
+            if is_news {
                 eprintln!("{doing}");
+                self.told.clone_from(&doing);
             }
             self.last_doing = doing;
             return;
@@ -88,6 +94,7 @@ impl Observer for Lines {
         eprintln!("{}", line(&self.second, out, seconds));
         self.published = published;
         self.last_doing = doing;
+        self.told.clear();
         self.second = Second::default();
         self.since = Instant::now();
     }
