@@ -19,8 +19,6 @@ use crate::run::engine::{self, Engine, Observer};
 struct Stopwatch {
     /// When the first epoch with input was dispatched.
     first: Option<Instant>,
-    events: u64,
-    rows_out: u64,
 }
 
 impl Observer for Stopwatch {
@@ -31,12 +29,9 @@ impl Observer for Stopwatch {
             let now = Instant::now();
             self.first = now.checked_sub(Duration::from_millis(progress.batch_duration)).or(Some(now));
         }
-        self.events += progress.num_input_rows;
     }
 
-    fn second(&mut self, status: &Status) {
-        self.rows_out = status.rows_published();
-    }
+    fn second(&mut self, _status: &Status) {}
 }
 
 /// Runs a query to its end.
@@ -50,10 +45,10 @@ pub(super) fn measure(query: &str, source: &Source, settings: &SettingArgs) -> R
     let mut stopwatch = Stopwatch::default();
     let runtime = engine::runtime()?;
     let (_never, stop) = watch::channel(false);
-    runtime.block_on(engine.run(stop, &mut stopwatch))?;
+    let ended = runtime.block_on(engine.run(stop, &mut stopwatch))?;
     let seconds = stopwatch.first.map_or(0.0, |first| first.elapsed().as_secs_f64());
     let cpu = usage::cpu().as_secs_f64();
-    let events = stopwatch.events;
+    let events = ended.rows_in;
     let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
     Ok(json!({
         "query": query,
@@ -63,7 +58,7 @@ pub(super) fn measure(query: &str, source: &Source, settings: &SettingArgs) -> R
         "events_per_second": per(events as f64, seconds).round() as u64,
         "cpu_seconds_per_million_events": rounded(per(cpu * 1e6, events as f64)),
         "peak_rss_bytes": usage::peak_rss(),
-        "rows_out": stopwatch.rows_out,
+        "rows_out": ended.rows_out,
     }))
 }
 

@@ -35,11 +35,21 @@ pub struct Engine {
 
 /// How a pipeline ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum How {
     /// Its input has ended.
     Finished,
-    /// It was asked to stop.
+    /// It was asked to stop, or all that was there is processed; the next start goes on from here.
     Drained,
+}
+
+/// A pipeline that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub how: How,
+    /// Records read since the start.
+    pub rows_in: u64,
+    /// Rows published by all sinks since the start.
+    pub rows_out: u64,
 }
 
 /// Is told what happens.
@@ -103,9 +113,10 @@ impl Engine {
         }
         observer.second(&status);
         tasks.end().await;
+        let ended = |how| Ended { how, rows_in: status.input_rows(), rows_out: status.rows_published() };
         match exit {
-            Exit::Finished => Ok(Ended::Finished),
-            Exit::Drained => Ok(Ended::Drained),
+            Exit::Finished => Ok(ended(How::Finished)),
+            Exit::Drained => Ok(ended(How::Drained)),
             Exit::Abandoned => {
                 Err(Failure::job("stopped before everything was finished; the next start replays the last epochs"))
             }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use places::Places;
 
-use self::engine::{Ended, Engine, Observer};
+use self::engine::{Engine, How, Observer};
 use self::show::{JsonLines, Lines};
 use crate::args::{Output, PipelineArgs, RunArgs, SettingArgs};
 use crate::config::Job;
@@ -61,12 +61,13 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(letters) = places.close() {
         eprintln!("dead letters of this run are kept in {}", letters.display());
     }
-    let how = match ended? {
-        Ended::Finished => "finished: the input has ended",
-        Ended::Drained => "drained: everything read is published",
-    };
+    let ended = ended?;
     if args.output == Output::Text {
-        eprintln!("{how}");
+        let how = match ended.how {
+            How::Finished => "finished",
+            How::Drained => "drained",
+        };
+        eprintln!("{how}: {} rows in, {} rows out", show::thousands(ended.rows_in), show::thousands(ended.rows_out));
     }
     Ok(())
 }
