@@ -163,7 +163,7 @@ fn read(servers: &str, topic: &str) -> Outcome<()> {
                         rows += batch.rows.num_rows();
                         bytes += batch.bytes;
                     }
-                    SourcePoll::Pending => std::thread::yield_now(),
+                    SourcePoll::Pending => std::thread::sleep(Duration::from_micros(200)),
                     SourcePoll::Done => break,
                 }
             }

@@ -15,6 +15,9 @@ use crate::ConnectorError;
 /// How long the first contact may take: the user is waiting for the answer.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
+/// A topic that was created a moment ago is not known to every broker yet.
+const JUST_CREATED: Duration = Duration::from_secs(2);
+
 /// Hands a line of the library's log on. Lost connections are its daily life: they are worth a look, not an alarm.
 pub(super) fn log_line(level: c_int, facility: &str, message: &str) {
     match level {
@@ -79,6 +82,10 @@ pub(super) fn connect(
     let mut reason = None;
     loop {
         let error = match lookup.fetch_metadata(topic, Duration::from_secs(1)) {
+            Ok(metadata) if is_missing(&metadata) && started.elapsed() < JUST_CREATED => {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
             Ok(metadata) => return Ok((lookup, metadata)),
             Err(error) => error,
         };
@@ -91,6 +98,13 @@ pub(super) fn connect(
             return Err(unreachable(config, &error, reason, contact));
         }
     }
+}
+
+fn is_missing(metadata: &Metadata) -> bool {
+    metadata
+        .topics()
+        .iter()
+        .any(|t| t.error().is_some_and(|e| RDKafkaErrorCode::from(e) == RDKafkaErrorCode::UnknownTopicOrPartition))
 }
 
 fn unreachable(

@@ -247,7 +247,6 @@ impl Split {
                 self.batch_bytes += self.fetch.next_bytes();
                 self.fetch.take(&mut self.batch);
                 self.passed = offset + 1;
-                self.progress = Instant::now();
                 if self.batch.len() == BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES {
                     return Ok(Step::Full);
                 }
@@ -256,6 +255,9 @@ impl Split {
                 return Ok(if self.batch.is_empty() { Step::Done } else { Step::Full });
             }
             let more = self.fetch.fill(BATCH_RECORDS - self.batch.len(), &mut notices);
+            if more {
+                self.progress = Instant::now();
+            }
             let mut end = None;
             for notice in notices.drain(..) {
                 match notice {
