@@ -213,9 +213,14 @@ impl GroupTable {
     }
 
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
-        self.groups = 0;
+        let groups = std::mem::take(&mut self.groups);
         match &mut self.keys {
-            Some(keys) => keys.emit(EmitTo::All),
+            Some(keys) => {
+                let taken = keys.emit(EmitTo::All)?;
+                // A table of several key columns would find the groups again that have just left.
+                keys.clear_shrink(groups);
+                Ok(taken)
+            }
             None => Ok(Vec::new()),
         }
     }

@@ -156,6 +156,28 @@ fn a_tumbling_window_is_emitted_once_when_it_closes() {
 }
 
 #[test]
+fn a_table_of_two_key_columns_forgets_the_groups_that_left() {
+    let one = spec(WindowKind::Tumble { size: 10, offset: 0 });
+    let mut two = one.as_ref().clone();
+    two.keys.push(NamedExpr { name: "v".to_owned(), expr: col("v", &input_schema()).unwrap() });
+    let mut fields: Vec<_> = one.output.fields().iter().cloned().collect();
+    fields.insert(1, Arc::new(Field::new("v", DataType::Int64, true)));
+    two.output = Arc::new(Schema::new(fields));
+    let aggregation = groups::Aggregation::new(&Arc::new(two)).unwrap();
+    let mut table = groups::GroupTable::new(&aggregation).unwrap();
+    for rows in [[(1, 5, 0), (2, 7, 0), (3, 9, 0)], [(3, 9, 0), (1, 5, 0), (3, 9, 0)]] {
+        table.update(&aggregation.arguments(&batch(&rows).rows).unwrap()).unwrap();
+        let mut keys: Vec<(i64, i64)> = rows.iter().map(|r| (r.0, r.1)).collect();
+        if keys[2] == keys[0] {
+            keys.pop();
+        }
+        let taken = table.take_states().unwrap();
+        let int = |c: usize| taken[c].as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(int(0).into_iter().zip(int(1)).collect::<Vec<_>>(), keys);
+    }
+}
+
+#[test]
 fn a_session_ends_a_gap_after_its_last_row() {
     let mut pair = Pair::new(WindowKind::Session { gap: 10 });
     // 0 and 9 are one session, 19 is exactly a gap later: another one. A later row joins two sessions.
