@@ -6,6 +6,8 @@
 //! | [`s3`] | an S3 server, likewise, and its buckets |
 //! | [`files`] | rows of all files below a prefix, in a bucket or on the local disk |
 //! | [`process`] | our three programs: start, wait for a line, signal, and never leave one behind |
+//! | [`cluster`] | a driver and its executors, to be killed and started again |
+//! | [`shop`] | the pipeline that the tests of faults run, and the check of its output |
 //! | [`oracle`] | DataFusion as the judge: a batch query over the same rows, compared as a multiset |
 //! | [`orders`] | deterministic rows with event time, as JSON and as Arrow |
 //! | [`wait`] | waiting for a condition |
@@ -19,6 +21,7 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test fails by panicking, and so does its harness")]
 
+pub mod cluster;
 pub mod files;
 pub mod kafka;
 pub mod oracle;
@@ -26,6 +29,7 @@ pub mod orders;
 pub mod process;
 pub mod s3;
 mod server;
+pub mod shop;
 pub mod wait;
 
 use std::path::PathBuf;
