@@ -34,7 +34,7 @@ impl Files {
 
     /// Every file below `prefix`, ordered by key.
     pub fn list(&self, prefix: &str) -> Vec<ObjectMeta> {
-        let path = Path::from(prefix);
+        let path = path_of(prefix);
         let mut found: Vec<ObjectMeta> = block_on(self.store.list(Some(&path)).try_collect())
             .unwrap_or_else(|e| panic!("cannot list {prefix}: {e}"));
         found.sort_by(|a, b| a.location.cmp(&b.location));
@@ -48,18 +48,18 @@ impl Files {
     }
 
     pub fn get(&self, key: &str) -> Bytes {
-        let path = Path::from(key);
+        let path = path_of(key);
         block_on(async { self.store.get(&path).await?.bytes().await })
             .unwrap_or_else(|e| panic!("cannot read {key}: {e}"))
     }
 
     pub fn put(&self, key: &str, content: impl Into<PutPayload>) {
-        let (path, content) = (Path::from(key), content.into());
+        let (path, content) = (path_of(key), content.into());
         block_on(self.store.put(&path, content)).unwrap_or_else(|e| panic!("cannot write {key}: {e}"));
     }
 
     pub fn delete(&self, key: &str) {
-        block_on(self.store.delete(&Path::from(key))).unwrap_or_else(|e| panic!("cannot delete {key}: {e}"));
+        block_on(self.store.delete(&path_of(key))).unwrap_or_else(|e| panic!("cannot delete {key}: {e}"));
     }
 
     /// The rows of every `.parquet` file below `prefix`.
@@ -72,6 +72,11 @@ impl Files {
         let contents: Vec<Bytes> = self.keys(prefix, ".json").iter().map(|key| self.get(key)).collect();
         json_rows(&Arc::new(schema.clone()), contents.iter().map(Bytes::as_ref))
     }
+}
+
+/// A key as it stands in the store, where `%` is a character like others.
+fn path_of(key: &str) -> Path {
+    Path::parse(key).unwrap_or_else(|e| panic!("{key:?} is no key: {e}"))
 }
 
 /// The rows of one Parquet file; panics when it is not complete.

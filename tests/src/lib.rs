@@ -6,6 +6,7 @@
 //! | [`s3`] | an S3 server, likewise, and its buckets |
 //! | [`files`] | rows of all files below a prefix, in a bucket or on the local disk |
 //! | [`process`] | our three programs: start, wait for a line, signal, and never leave one behind |
+//! | [`pipeline`] | a pipeline from its start to its end, in one process or with a driver and executors |
 //! | [`cluster`] | a driver and its executors, to be killed and started again |
 //! | [`shop`] | the pipeline that the tests of faults run, and the check of its output |
 //! | [`oracle`] | DataFusion as the judge: a batch query over the same rows, compared as a multiset |
@@ -26,6 +27,7 @@ pub mod files;
 pub mod kafka;
 pub mod oracle;
 pub mod orders;
+pub mod pipeline;
 pub mod process;
 pub mod s3;
 mod server;
