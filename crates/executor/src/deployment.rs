@@ -345,23 +345,27 @@ impl Build<'_> {
                 std::fs::remove_dir_all(old.path()).map_err(io("remove", &old.path()))?;
             }
         }
-        let empty = TaskState::default();
-        let state = self.deployment.restore.as_ref().and_then(|r| r.tasks.get(&id)).unwrap_or(&empty);
-        if state.files.is_empty() {
-            return Ok((TaskStore::create(&live)?, Uploader::new(self.store.clone(), TRANSFERS)));
-        }
-        let files: Vec<FileRef> =
-            state.files.iter().map(|f| FileRef { name: f.name.clone(), hash: f.hash, bytes: f.bytes }).collect();
         let caches: Vec<PathBuf> = match std::fs::read_dir(snapshots) {
             Ok(entries) => entries.flatten().map(|e| e.path()).collect(),
             Err(_) => Vec::new(),
         };
+        // Snapshots beyond the restored epoch are of a history that may not come again, and would stand where the new ones belong.
+        let forget = || {
+            caches.iter().for_each(|c| {
+                let _kept = std::fs::remove_dir_all(c);
+            });
+        };
+        let empty = TaskState::default();
+        let state = self.deployment.restore.as_ref().and_then(|r| r.tasks.get(&id)).unwrap_or(&empty);
+        if state.files.is_empty() {
+            forget();
+            return Ok((TaskStore::create(&live)?, Uploader::new(self.store.clone(), TRANSFERS)));
+        }
+        let files: Vec<FileRef> =
+            state.files.iter().map(|f| FileRef { name: f.name.clone(), hash: f.hash, bytes: f.bytes }).collect();
         let fetched = fetch(&self.store, &files, &live, &caches, TRANSFERS).await?;
         info!(%era, task = %id, local = fetched.local, downloaded = fetched.downloaded, bytes = fetched.downloaded_bytes, "state restored");
-        // Snapshots beyond the restored epoch are of a history that may not come again.
-        caches.iter().for_each(|c| {
-            let _kept = std::fs::remove_dir_all(c);
-        });
+        forget();
         let uploader = Uploader::restored(self.store.clone(), TRANSFERS, &live, &files)?;
         Ok((TaskStore::open(&live)?, uploader))
     }
