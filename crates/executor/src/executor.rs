@@ -117,7 +117,7 @@ impl Executor {
         let served = loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|s| *s) => {
+                () = asked(&mut stop) => {
                     let _gone = driver.send(ToDriver::Bye);
                     break Served::Left;
                 }
@@ -196,6 +196,12 @@ impl Executor {
             ToExecutor::Shutdown => {}
         }
     }
+}
+
+/// Returns when `stop` is true or nobody can say it any more.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    // The value is locked while its reference lives, which must not be across other waits.
+    let _seen = stop.wait_for(|s| *s).await.is_ok();
 }
 
 fn receive(incoming: Incoming, running: Option<&Running>, driver: &DriverLink) {

@@ -12,6 +12,9 @@ use tracing::error;
 
 use crate::ExecutorError;
 
+/// Pause between two upkeeps of the metrics: samples of histograms gather in between.
+const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What the probes tell.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -38,7 +41,9 @@ pub async fn serve(address: &str, health: Health) -> Result<JoinHandle<()>, Exec
         .await
         .map_err(|source| ExecutorError::Io { what: format!("cannot listen on '{address}' for HTTP"), source })?;
     // In one process with a driver the driver's page shows these metrics too.
-    let prometheus = PrometheusBuilder::new().install_recorder().ok();
+    let buckets = PrometheusBuilder::new().set_buckets(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]);
+    let prometheus = buckets.ok().and_then(|b| b.install_recorder().ok());
+    let upkeep = prometheus.clone();
     let ready = move || async move {
         match health.is_deployed() {
             true => (StatusCode::OK, "ok"),
@@ -51,6 +56,14 @@ pub async fn serve(address: &str, health: Health) -> Result<JoinHandle<()>, Exec
         .route("/startupz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(page));
+    if let Some(prometheus) = upkeep {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                prometheus.run_upkeep();
+            }
+        });
+    }
     Ok(tokio::spawn(async move {
         if let Err(e) = axum::serve(listener, app).await {
             error!(error = %e, "the HTTP service ended");

@@ -17,6 +17,9 @@ use crate::coordinator::{Coordinator, EpochReport, Report, State};
 /// Progress records that are kept for the API.
 const RECENT: usize = 100;
 
+/// Buckets of all histograms, which are durations in seconds.
+const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
 /// One epoch, with the keys of Spark's `StreamingQueryProgress` and a few of our own.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -67,13 +70,15 @@ struct Inner {
     epoch_published: u64,
     restarts: u64,
     input_rows: u64,
+    busy_micros: u64,
     last_dispatch: Option<i64>,
 }
 
 impl Status {
     pub(super) fn new(name: String, pipeline: &Pipeline) -> Self {
         // A second driver in one process shares the first one's recorder and has no page of its own.
-        let prometheus = PrometheusBuilder::new().install_recorder().ok();
+        let buckets = PrometheusBuilder::new().set_buckets(&SECONDS);
+        let prometheus = buckets.ok().and_then(|b| b.install_recorder().ok());
         gauge!("millstream_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let tables = pipeline.sources.iter().map(|s| s.table.clone()).collect();
         Self { name, tables, prometheus, inner: Mutex::new(Inner { doing: "starting", ..Inner::default() }) }
@@ -113,6 +118,13 @@ impl Status {
 
     pub(super) fn is_leading(&self) -> bool {
         !matches!(self.inner().doing, "starting" | "claiming")
+    }
+
+    /// Takes the samples of histograms in, which would otherwise wait for the next look at the page.
+    pub(super) fn upkeep(&self) {
+        if let Some(prometheus) = &self.prometheus {
+            prometheus.run_upkeep();
+        }
     }
 
     pub(super) fn metrics(&self) -> String {
@@ -228,7 +240,6 @@ impl Teller {
         counter!("millstream_source_bytes_total").increment(bytes);
         counter!("millstream_late_records_total").increment(late);
         counter!("millstream_dead_letters_total").increment(late + bad);
-        counter!("millstream_operator_busy_seconds_total").increment(report.busy_micros / 1_000_000);
         gauge!("millstream_source_lag_records").set(report.backlog.values().sum::<u64>() as f64);
         gauge!("millstream_epoch").set(plan.epoch.0 as f64);
         histogram!("millstream_epoch_duration_seconds").record(duration as f64 / 1000.0);
@@ -240,6 +251,8 @@ impl Teller {
         let since = inner.last_dispatch.map_or(duration, |l| u64::try_from(report.dispatched_at - l).unwrap_or(0));
         inner.last_dispatch = Some(report.dispatched_at);
         inner.input_rows += rows;
+        inner.busy_micros += report.busy_micros;
+        counter!("millstream_operator_busy_seconds_total").absolute(inner.busy_micros / 1_000_000);
         let per_second = |ms: u64| if ms == 0 { 0.0 } else { rows as f64 * 1000.0 / ms as f64 };
         let mut durations = BTreeMap::from([("triggerExecution", duration), ("addBatch", duration)]);
         if let Some(durable) = report.durable_after_ms {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millstream_plan::{ExecutorId, SourceId, SplitId};
 use millstream_protocol::control::{ControlEvent, ExecutorLink, FromExecutor};
+use millstream_protocol::messages::ToDriver;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
@@ -15,8 +16,10 @@ use crate::chain::History;
 use crate::coordinator::{Command, Coordinator, Event, Exit};
 use crate::shape::Millis;
 
-/// How often the coordinator looks at the clock.
-const TICK: Duration = Duration::from_millis(5);
+/// Longest time without a look at the clock: heartbeats and timeouts are checked then.
+const TICK: Duration = Duration::from_millis(50);
+/// How long executors may take to leave at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Everything that the loop has.
 pub(super) struct Loop {
@@ -41,12 +44,14 @@ pub(super) struct Inputs {
 impl Loop {
     /// Until the coordinator says how it ended.
     pub async fn run(mut self, first: Vec<Command>, mut inputs: Inputs) -> Exit {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         if let Some(exit) = self.perform(first) {
             return exit;
         }
         loop {
+            let wakeup = self.coordinator.wakeup(self.now).map_or(TICK, |at| {
+                let wait = u64::try_from(at.saturating_sub(now_ms())).unwrap_or(0);
+                Duration::from_millis(wait.max(1)).min(TICK)
+            });
             let event = tokio::select! {
                 biased;
                 Some(event) = inputs.events.recv() => event,
@@ -73,7 +78,7 @@ impl Loop {
                         return Exit::Failed(format!("table '{table}': {error}{hint}"));
                     }
                 },
-                _ = tick.tick() => Event::Tick,
+                () = tokio::time::sleep(wakeup) => Event::Tick,
             };
             self.now = self.now.max(now_ms());
             let commands = self.coordinator.handle(self.now, event);
@@ -81,9 +86,29 @@ impl Loop {
                 continue;
             }
             if let Some(exit) = self.perform(commands) {
+                self.say_farewell(&mut inputs.executors).await;
                 return exit;
             }
             self.tell_planned();
+        }
+    }
+
+    /// Waits until the executors have heard that it is over.
+    async fn say_farewell(&mut self, executors: &mut Receiver<FromExecutor>) {
+        let all_left = async {
+            while !self.links.is_empty() {
+                match executors.recv().await {
+                    Some((executor, ControlEvent::Left { .. } | ControlEvent::Message(ToDriver::Bye))) => {
+                        self.links.remove(&executor);
+                    }
+                    Some((_, ControlEvent::Joined(_, link))) => link.close("the pipeline has ended"),
+                    Some((_, ControlEvent::Message(_))) => {}
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(FAREWELL, all_left).await.is_err() {
+            warn!("some executors did not leave in time");
         }
     }
 

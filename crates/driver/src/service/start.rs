@@ -22,6 +22,8 @@ use crate::coordinator::{Config, Coordinator, Executors};
 
 /// Control events that wait for the loop.
 const CONTROL_EVENTS: usize = 4096;
+/// Pause between two upkeeps of the metrics.
+const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 /// Progress records that a slow receiver may lag behind.
 const PROGRESS: usize = 1024;
 
@@ -99,6 +101,13 @@ impl Driver {
             }
             None => None,
         };
+        let kept = status.clone();
+        services.0.push(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                kept.upkeep();
+            }
+        }));
         let mut watchers = Vec::new();
         for (source, enumerator) in pipeline.sources.iter().zip(enumerators) {
             let planned = positions_of(&history, source.id);

@@ -74,6 +74,8 @@ impl Stores {
         let newest = checkpoints.newest::<JobPart>().await?;
         for (epoch, error) in &newest.skipped {
             warn!(%epoch, %error, "a checkpoint cannot be read; an older one is used");
+            // Its epoch will be written again, which must not meet the damaged one.
+            self.store.delete(&format!("checkpoints/{:020}", epoch.0)).await?;
         }
         let checkpoint = newest.manifest.map(from_manifest);
         let mut fold = match &checkpoint {
