@@ -51,8 +51,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("ssl.truststore.password", "convert the trust store to PEM and give 'properties.ssl.ca.location'"),
 ];
 
-/// Secrets are never printed; neither is anything else of these.
-const MANAGED_LATER: &[&str] = &[
+/// Read by [`security`] and [`timing`] instead of being handed on as they are.
+const READ_HERE: &[&str] = &[
     "sasl.jaas.config",
     "ssl.truststore.location",
     "ssl.truststore.type",
@@ -71,7 +71,7 @@ pub(super) fn client_config(table: &str, options: &Resolved) -> Result<ClientCon
         if let Some((_, advice)) = REFUSED.iter().find(|(name, _)| name == key) {
             return Err(refused(table, key, advice));
         }
-        if MANAGED_LATER.contains(&key.as_str()) {
+        if READ_HERE.contains(&key.as_str()) {
             continue;
         }
         let name = RENAMED.iter().find(|(java, _)| java == key).map_or(key.as_str(), |(_, ours)| ours);

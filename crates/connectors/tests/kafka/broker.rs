@@ -49,7 +49,11 @@ impl Broker {
     /// A broker of its own.
     pub fn start_own() -> Self {
         let port = free_ports();
-        let dir = std::env::temp_dir().join(format!("millstream-kafka-{}-{port}", std::process::id()));
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{port}"));
+        // Left by an earlier run: the shared broker lives until the process ends and cannot clean up.
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
         let broker = Self { servers: format!("127.0.0.1:{port}"), port, dir: Some(dir) };
         broker.script("start");
         broker
@@ -302,15 +306,12 @@ fn enqueue(producer: &BaseProducer, topic: &str, partition: i32, ids: impl IntoI
     }
 }
 
-/// Two neighbouring free ports, of which the first is returned.
+/// Two neighbouring free ports, of which the first is returned: below the range of outgoing connections, since a client that
+/// asks for a broker which is away could otherwise connect to itself and keep the port.
 fn free_ports() -> u16 {
-    loop {
-        let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            return port;
-        }
-    }
+    let first = 20_000 + (std::process::id() % 5_000) as u16 * 2;
+    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (first..32_000).step_by(2).find(|p| free(*p) && free(p + 1)).unwrap()
 }
 
 pub fn unique(name: &str) -> String {
