@@ -27,7 +27,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use millstream_connectors::Discovery;
-use millstream_plan::{Epoch, EpochPlan, OperatorId, SourceId, SourcePlan, SplitId, TaskId, Watermark};
+use millstream_plan::{Epoch, EpochPlan, OperatorId, SourceId, SourcePlan, SplitId, SplitRange, TaskId, Watermark};
 use millstream_protocol::messages::{OperatorReport, SplitReport};
 
 use crate::chain::History;
@@ -318,7 +318,32 @@ impl Planner {
         let finishing = self.mode == Mode::Finishing && admission.in_flight == 0 && !self.timer_due(&plan);
         plan.checkpoint = last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at());
         plan.flush = plan.checkpoint || self.flush_due(&plan, now);
+        self.record_starts(&mut plan);
         plan
+    }
+
+    /// Writes down where splits start that have no planned position yet, as empty ranges: after a restart an enumerator cannot tell a
+    /// quiet split that was found at the start (and begins, say, at the latest offset) from one that is new and begins at 0.
+    fn record_starts(&self, plan: &mut EpochPlan) {
+        for source in &mut plan.sources {
+            let known = self.history.sources.get(&source.source).map(|h| &h.splits);
+            let Some(view) = self.sources.get(&source.source) else { continue };
+            let unknown = view.unplanned().filter(|(id, split)| {
+                split.next > 0
+                    && known.is_none_or(|k| !k.contains_key(*id))
+                    && source.ranges.iter().all(|r| r.split != **id)
+            });
+            let starts: Vec<SplitRange> = unknown
+                .map(|(id, s)| SplitRange {
+                    split: id.clone(),
+                    task: s.task,
+                    from: s.next,
+                    to: s.next,
+                    tag: s.tag.clone(),
+                })
+                .collect();
+            source.ranges.extend(starts);
+        }
     }
 
     fn worth(&self, plan: &EpochPlan, admission: Admission) -> bool {

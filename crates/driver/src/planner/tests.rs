@@ -237,3 +237,18 @@ fn what_was_taken_out_is_read_again_from_where_it_began() {
     assert_eq!((again.epoch, ranges(&again)), (Epoch(1), vec![("a", 0, 0, 5)]));
     assert_eq!(p.history().sources[&SourceId(0)].splits.get(&"a".into()).unwrap().next, 5);
 }
+
+#[test]
+fn a_quiet_split_that_does_not_start_at_0_is_written_down_once() {
+    let mut p = planner(shape(), PlanOptions::default());
+    let mut found = discovery(&[("busy", 10), ("quiet", 7)], false);
+    found.splits[1].start = 7;
+    p.available(SourceId(0), &found, 0);
+    assert_eq!(ranges(&plan(p.next(10, FREE))), [("busy", 0, 0, 10), ("quiet", 1, 7, 7)]);
+    found.splits[0].end = 20;
+    p.available(SourceId(0), &found, 20);
+    assert_eq!(ranges(&plan(p.next(30, FREE))), [("busy", 0, 10, 20)]);
+    found.splits[1].end = 9;
+    p.available(SourceId(0), &found, 40);
+    assert_eq!(ranges(&plan(p.next(50, FREE))), [("quiet", 1, 7, 9)]);
+}

@@ -154,6 +154,11 @@ impl SourceView {
         self.order.iter().filter_map(|id| self.splits.get(id)).map(SplitView::available).sum()
     }
 
+    /// Splits that start where no range has begun yet, in the enumerator's order.
+    pub(super) fn unplanned(&self) -> impl Iterator<Item = (&SplitId, &SplitView)> {
+        self.order.iter().filter_map(|id| self.splits.get_key_value(id)).filter(|(_, s)| s.next == s.start)
+    }
+
     pub(super) fn ends(&self) -> BTreeMap<SplitId, u64> {
         self.order.iter().filter_map(|id| Some((id.clone(), self.splits.get(id)?.end))).collect()
     }
@@ -163,7 +168,9 @@ impl SourceView {
             if let Some(split) = self.splits.get_mut(&range.split) {
                 split.next = range.to;
             }
-            self.planned_at = Some(now);
+            if range.to > range.from {
+                self.planned_at = Some(now);
+            }
         }
     }
 
