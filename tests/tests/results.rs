@@ -22,7 +22,12 @@ const CLUSTER: Layout = Layout::Cluster(3);
 /// Small epochs, many checkpoints.
 const SETTINGS: &str = "SET 'parallelism' = '3'; SET 'checkpoint.interval' = '500 ms'; SET 'trigger' = '20 ms';";
 
-/// The orders of a test in a topic of four partitions, seven tenths of them in the last.
+/// Seven tenths of the orders are in the last of four partitions.
+fn partition(order: &Order) -> i32 {
+    (order.customer % 10).min(3) as i32
+}
+
+/// The orders of a test in a topic.
 struct Input {
     topic: String,
     orders: Vec<Order>,
@@ -133,7 +138,7 @@ fn a_topic_is_filtered_into_a_topic(layout: Layout) {
     for record in &received {
         let row: serde_json::Value = serde_json::from_str(record.text()).unwrap();
         let order = &input.orders[usize::try_from(row["id"].as_i64().unwrap()).unwrap()];
-        let from = (order.customer % 10).min(3);
+        let from = partition(order);
         if let Some(earlier) = last.insert((from, record.partition), order.id) {
             assert!(earlier < order.id, "order {} comes after {earlier}", order.id);
         }
@@ -485,4 +490,65 @@ fn files_of_every_format_embedded() {
 #[test]
 fn files_of_every_format_with_three_executors() {
     files_of_every_format(CLUSTER);
+}
+
+/// Runs that each end with what is there: the next one goes on from the checkpoint in the bucket, in another layout and on another disk,
+/// and windows that were open are closed by rows of later runs.
+#[test]
+fn a_pipeline_goes_on_where_it_was() {
+    let broker = Broker::shared();
+    let topic = unique("continued");
+    broker.create_topic(&topic, 4, &[]);
+    let s3 = S3::shared();
+    let bucket = s3.create_bucket(&unique("continued"));
+    let columns = orders::COLUMNS;
+    let sql = format!(
+        "{SETTINGS}
+         CREATE TABLE orders ({columns}, WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) WITH (
+           'connector' = 'kafka', 'topic' = '{topic}', 'properties.bootstrap.servers' = '{}', 'maxOffsetsPerTrigger' = '300',
+           'format' = 'json');
+         CREATE TABLE archive ({columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         CREATE TABLE sums (window_start TIMESTAMP(3), city STRING, parity BIGINT, orders BIGINT, cents BIGINT)
+         WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'parquet');
+         CREATE TABLE archived ({columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'parquet');
+         INSERT INTO sums SELECT window_start, city, customer % 2, count(*), sum(cents)
+         FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, city, customer % 2;
+         INSERT INTO archived SELECT * FROM archive;",
+        broker.bootstrap(),
+        bucket.url("archive"),
+        bucket.url("sums"),
+        bucket.url("archived"),
+    );
+    let pipeline = Pipeline::new("continued", sql)
+        .conf("checkpointLocation", bucket.url("checkpoints"))
+        .conf("trigger", "availableNow")
+        .env(s3.env());
+    let (mut all, mut archived) = (Vec::new(), Vec::new());
+    for (run, layout) in (0..).zip([Layout::Embedded, CLUSTER, Layout::Embedded]) {
+        // The third run finds nothing new.
+        let part = if run < 2 { orders::orders(15, run * 2_000..(run + 1) * 2_000) } else { Vec::new() };
+        let records: Vec<Record> = part.iter().map(|order| order.record(4).partition(partition(order))).collect();
+        broker.produce(&topic, &records);
+        all.extend(part);
+        if run < 2 {
+            let kept = orders::orders(16, run * 100..(run + 1) * 100);
+            let lines: Vec<String> = kept.iter().map(Order::json).collect();
+            bucket.files().put(&format!("archive/{run}.json"), lines.join("\n"));
+            archived.extend(kept);
+        }
+        pipeline.run(layout);
+
+        assert_same_rows("archived orders", &[orders::batch(&archived)], &bucket.files().parquet("archived"));
+        let newest = |p: i32| all.iter().filter(|order| partition(order) == p).map(|order| order.ts).max();
+        let watermark = (0..4).filter_map(newest).min().unwrap() - 5_000;
+        let oracle = Oracle::default().table("orders", orders::schema(), vec![orders::batch(&all)]);
+        let expected = oracle.query(&format!(
+            "SELECT date_bin(INTERVAL '1 minute', ts) AS window_start, city, customer % 2 AS parity, count(*) AS orders, sum(cents) AS cents
+             FROM orders GROUP BY 1, 2, 3
+             HAVING date_bin(INTERVAL '1 minute', ts) + INTERVAL '1 minute' <= to_timestamp_millis({watermark})"
+        ));
+        let closed = expected.iter().map(RecordBatch::num_rows).sum::<usize>();
+        assert!(closed > 20, "only {closed} windows are closed");
+        assert_same_rows(&format!("sums after run {run}"), &expected, &bucket.files().parquet("sums"));
+    }
 }
