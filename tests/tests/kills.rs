@@ -1,7 +1,9 @@
 //! Processes killed with SIGKILL at random moments, the driver too, and disks lost: every expected row is there exactly once.
 //!
-//! What is killed when is a function of the seed, which each test prints.
+//! What is killed when is a function of the seed, which each test prints. `MILLSTREAM_TEST_SEED` sets another one and
+//! `MILLSTREAM_TEST_KILLS` another number of kills, for long runs and to see a failure again.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use millstream_tests::cluster::{Cluster, Member};
@@ -30,7 +32,7 @@ fn thirty_kills_of_random_processes_lose_and_double_nothing() {
     shop.produce_during(|| {
         cluster.start_all();
         shop.wait_for_progress(TIMEOUT);
-        chaos.kill(&mut cluster, &shop, 30);
+        chaos.kill(&mut cluster, &shop, from_env("MILLSTREAM_TEST_KILLS").unwrap_or(30));
     });
     shop.finish(&mut cluster, TIMEOUT);
     println!("{} orders", shop.produced());
@@ -56,11 +58,17 @@ fn kills_and_the_loss_of_all_disks_lose_and_double_nothing() {
 }
 
 fn set_up(name: &str, seed: u64) -> (Shop<'static>, Cluster, Chaos) {
-    println!("{name}: seed {seed}");
+    let seed = from_env("MILLSTREAM_TEST_SEED").unwrap_or(seed);
+    println!("{name}: MILLSTREAM_TEST_SEED={seed}");
     let s3 = S3::shared();
     let shop = Shop::new(Broker::shared(), s3.create_bucket(&unique(name)), name, seed);
     let cluster = Cluster::new(&shop.sql(), &[("checkpointLocation", &shop.checkpoints())], &s3.env(), EXECUTORS);
     (shop, cluster, Chaos(StdRng::seed_from_u64(seed)))
+}
+
+fn from_env<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} = '{text}' is no number")))
 }
 
 /// Decides who is killed when.
