@@ -16,6 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub enum Layout {
     /// `millstream run`: all in one process.
     Embedded,
+    /// `millstream run --executors`: a process that starts so many executors.
+    Spawned(usize),
     /// `millstream-driver` and so many `millstream-executor`s.
     Cluster(usize),
 }
@@ -63,10 +65,14 @@ impl Pipeline {
         let sql = format!("SET 'pipeline.name' = '{}';\n{}", self.name, self.sql);
         std::fs::write(&file, &sql).unwrap_or_else(|e| panic!("cannot write {}: {e}", file.display()));
         match layout {
-            Layout::Embedded => {
+            Layout::Embedded | Layout::Spawned(_) => {
                 let conf = self.conf.iter().flat_map(|(name, value)| ["-D".to_owned(), format!("{name}={value}")]);
                 let run = Program::ours("millstream").envs(self.env.iter().cloned()).arg("run").arg("-f").arg(&file);
-                run.args(conf).arg("--state-dir").arg(self.dir.path().join("state")).run(TIMEOUT)
+                let run = run.args(conf).arg("--state-dir").arg(self.dir.path().join("state"));
+                match layout {
+                    Layout::Spawned(executors) => run.args(["--executors", &executors.to_string()]).run(TIMEOUT),
+                    _ => run.run(TIMEOUT),
+                }
             }
             Layout::Cluster(executors) => {
                 let conf: Vec<(&str, &str)> = self.conf.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();

@@ -100,6 +100,11 @@ fn windows_reach_a_bucket_with_three_executors() {
     windows_reach_a_bucket(CLUSTER);
 }
 
+#[test]
+fn windows_reach_a_bucket_with_executors_that_run_starts() {
+    windows_reach_a_bucket(Layout::Spawned(3));
+}
+
 fn a_topic_is_filtered_into_a_topic(layout: Layout) {
     let input = Input::produce(12, 5_000);
     let broker = Broker::shared();
