@@ -20,7 +20,7 @@ pub fn listen() -> Result<watch::Receiver<bool>, Failure> {
         eprintln!("stopping: finishing what is planned, then a checkpoint; once more to end at once");
         asked.send_replace(true);
         either(&mut interrupt, &mut terminate).await;
-        eprintln!("ended at once; the next start replays what was not finished");
+        eprintln!("ended at once");
         // Executor processes die with this one.
         std::process::exit(ABORTED);
     });
