@@ -19,7 +19,7 @@ use millstream_plan::{
     Attempt, Digest, Epoch, EpochPlan, Era, ExecutorId, Generation, SinkId, SourcePlan, SplitRange, TaskId, Watermark,
 };
 use millstream_protocol::control::{ControlEvent, ControlServer, ExecutorLink, FromExecutor};
-use millstream_protocol::messages::{Deployment, JobSpec, Restore, TaskState, ToDriver, ToExecutor};
+use millstream_protocol::messages::{Deployment, Failure, JobSpec, Restore, TaskState, ToDriver, ToExecutor};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -30,6 +30,8 @@ const ROWS: u64 = 9_000;
 const SHARDS: u16 = 3;
 /// Event time of row `n` is `BASE + n` milliseconds, shuffled inside groups.
 const BASE: i64 = 1_700_000_000_000;
+/// Attempts of one run, at most.
+const ATTEMPTS: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn sql(folder: &Path) -> String {
@@ -167,6 +169,15 @@ struct Outcome {
     digests: BTreeMap<(Epoch, TaskId), Digest>,
 }
 
+/// How an attempt ended.
+enum End {
+    Finished,
+    /// By the test, at a random moment.
+    Dropped,
+    /// A connection did not hold.
+    Lost(String),
+}
+
 /// One executor of this process, as the driver sees it.
 struct Peer {
     id: ExecutorId,
@@ -195,9 +206,13 @@ async fn start(executors: u16, folder: &Path) -> (Vec<Peer>, mpsc::Receiver<From
         let serving = tokio::task::spawn_blocking(move || {
             runtime.block_on(executor.serve(driver, inbox, stopped));
         });
-        let (joined, event) = events.recv().await.unwrap();
-        let ControlEvent::Joined(hello, link) = event else { panic!("{joined} does not join") };
-        peers.push(Peer { id, link, shuffle: hello.shuffle, serving, stop });
+        // The others may say something meanwhile.
+        let (link, shuffle) = loop {
+            if let (_, ControlEvent::Joined(hello, link)) = events.recv().await.unwrap() {
+                break (link, hello.shuffle);
+            }
+        };
+        peers.push(Peer { id, link, shuffle, serving, stop });
     }
     (peers, events)
 }
@@ -254,9 +269,14 @@ async fn run(plans: &[EpochPlan], parallelism: u16, executors: u16, disturbance:
     };
     let (peers, mut events) = start(executors, folder.path()).await;
     let mut random = StdRng::seed_from_u64(disturbance.seed);
-    for attempt in 0..=disturbance.rollbacks {
-        let last = attempt == disturbance.rollbacks;
-        run.attempt(Attempt(attempt + 1), &peers, &mut events, &mut random, last).await;
+    let mut drops = disturbance.rollbacks;
+    for attempt in 1.. {
+        match run.attempt(Attempt(attempt), &peers, &mut events, &mut random, drops).await {
+            End::Finished => break,
+            End::Dropped => drops -= 1,
+            // A busy machine: the driver would try again, too.
+            End::Lost(reason) => assert!(attempt < ATTEMPTS, "attempt {attempt} failed as well: {reason}"),
+        }
     }
     for peer in peers {
         peer.stop.send_replace(true);
@@ -279,8 +299,8 @@ impl Run<'_> {
         peers: &[Peer],
         events: &mut mpsc::Receiver<FromExecutor>,
         random: &mut StdRng,
-        to_the_end: bool,
-    ) {
+        drops: u32,
+    ) -> End {
         let era = Era { attempt, ..self.template.era };
         let mut order: Vec<&Peer> = peers.iter().collect();
         order.shuffle(random);
@@ -301,10 +321,10 @@ impl Run<'_> {
         }
         let mut ready = 0;
         while ready < peers.len() {
-            if let ToDriver::Ready { era: of } = next(events).await
-                && of == era
-            {
-                ready += 1;
+            match next(events, era, "Ready").await {
+                ToDriver::Ready { era: of } if of == era => ready += 1,
+                ToDriver::Failed { era: of, failure, .. } if of == era => return lost(failure),
+                _ => {}
             }
         }
         let from = self.restore.as_ref().map_or(0, |r| r.epoch.0 as usize);
@@ -312,9 +332,12 @@ impl Run<'_> {
             peers.iter().map(|peer| self.dispatch(peer, era, from, random)).collect();
         // Tasks done in this attempt until it is dropped.
         let all = (self.plans.len() - from) * self.tasks.len();
-        let until = if to_the_end { usize::MAX } else { random.random_range(0..all) };
-        self.listen(era, peers, events, until).await;
+        let until = if drops == 0 { usize::MAX } else { random.random_range(0..all) };
+        // The first is dropped at any moment; later ones not before there is a checkpoint to restore.
+        let restorable = drops < self.disturbance.rollbacks;
+        let end = self.listen(era, peers, events, until, restorable).await;
         dispatchers.iter().for_each(JoinHandle::abort);
+        end
     }
 
     /// Sends the plans after `from` to one executor.
@@ -339,14 +362,27 @@ impl Run<'_> {
         })
     }
 
-    /// Takes reports until so many tasks are done, or until the last epoch is done, published and in its checkpoint.
-    async fn listen(&mut self, era: Era, peers: &[Peer], events: &mut mpsc::Receiver<FromExecutor>, until: usize) {
+    /// Takes reports until so many tasks are done and, if it must be `restorable`, a checkpoint is complete; or until the last epoch is
+    /// done, published and in its checkpoint.
+    async fn listen(
+        &mut self,
+        era: Era,
+        peers: &[Peer],
+        events: &mut mpsc::Receiver<FromExecutor>,
+        until: usize,
+        restorable: bool,
+    ) -> End {
         let last = self.plans.last().unwrap().epoch;
         let mut done = 0;
         let mut states: BTreeMap<Epoch, BTreeMap<TaskId, TaskState>> = BTreeMap::new();
         let mut published = BTreeSet::new();
-        while done < until {
-            match next(events).await {
+        while done < until || (restorable && self.restore.is_none()) {
+            let what = format!(
+                "{done} of {until} tasks done, restore {:?}, {} published",
+                self.restore.as_ref().map(|r| r.epoch),
+                published.len()
+            );
+            match next(events, era, &what).await {
                 ToDriver::TaskDone(report) if report.era == era => done += 1,
                 ToDriver::Published { era: of, sink, task, epoch, .. } if of == era && epoch == last => {
                     published.insert((sink, task));
@@ -366,25 +402,31 @@ impl Run<'_> {
                         }
                     }
                 }
-                ToDriver::Failed { era: of, task, epoch, failure } if of == era => {
-                    panic!("task {task:?} failed in epoch {epoch:?}: {failure:?}");
-                }
+                ToDriver::Failed { era: of, failure, .. } if of == era => return lost(failure),
                 _ => {}
             }
             if published == self.sinks && self.restore.as_ref().is_some_and(|r| r.epoch == last) {
-                return;
+                return End::Finished;
             }
         }
+        End::Dropped
     }
 }
 
-async fn next(events: &mut mpsc::Receiver<FromExecutor>) -> ToDriver {
+fn lost(failure: Failure) -> End {
+    match failure {
+        Failure::Retry(reason) => End::Lost(reason),
+        Failure::User(reason) | Failure::Fatal(reason) => panic!("an attempt failed for good: {reason}"),
+    }
+}
+
+async fn next(events: &mut mpsc::Receiver<FromExecutor>, era: Era, waits: &str) -> ToDriver {
     let silence = tokio::time::sleep(PATIENCE);
     tokio::pin!(silence);
     loop {
         let event = tokio::select! {
             event = events.recv() => event.unwrap(),
-            () = &mut silence => panic!("the executors do nothing"),
+            () = &mut silence => panic!("era {era}: the executors do nothing ({waits})"),
         };
         match event {
             (_, ControlEvent::Message(ToDriver::Heartbeat { .. })) => {}
