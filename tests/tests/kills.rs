@@ -3,6 +3,8 @@
 //! What is killed when is a function of the seed, which each test prints. `MILLSTREAM_TEST_SEED` sets another one and
 //! `MILLSTREAM_TEST_KILLS` another number of kills, for long runs and to see a failure again.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::str::FromStr;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! A broker or an S3 server that is stopped, killed or frozen and comes back, and a sink that does not keep up: the same processes go on by themselves.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! Two drivers on one checkpoint location: one of them leads, and the other can neither write nor publish.
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use millstream_tests::cluster::{Cluster, Member};
@@ -9,6 +10,8 @@ use millstream_tests::shop::Shop;
 use millstream_tests::{temp_dir, unique};
 
 const EXECUTORS: usize = 2;
+/// How long after it has shown output a cluster is frozen.
+const MOMENTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(130), Duration::from_millis(370)];
 const TIMEOUT: Duration = Duration::from_secs(90);
 /// A driver that leads no more finds out within this time.
 const FENCED_WITHIN: Duration = Duration::from_secs(20);
@@ -30,23 +33,32 @@ fn assert_replaced(cluster: &mut Cluster) {
 }
 
 #[test]
-fn a_driver_that_was_frozen_at_work_publishes_nothing_when_it_wakes_up() {
+fn drivers_that_were_frozen_at_work_publish_nothing_when_they_wake_up() {
     let shop = shop("frozen");
-    let (mut first, mut second) = (cluster(&shop, &shop.checkpoints()), cluster(&shop, &shop.checkpoints()));
+    let mut leading = cluster(&shop, &shop.checkpoints());
     shop.produce_during(|| {
-        first.start_all();
+        leading.start_all();
         shop.wait_for_progress(TIMEOUT);
-        // One executor stays awake: it has output that it may not publish any more.
-        let frozen = [Member::Driver, Member::Executor(0)];
-        frozen.iter().for_each(|member| first.process(*member).freeze());
-        second.start_all();
-        shop.wait_for_progress(TIMEOUT);
-        frozen.iter().for_each(|member| first.process(*member).thaw());
-        assert_replaced(&mut first);
-        shop.wait_for_progress(TIMEOUT);
-        second.assert_alive();
+        for moment in MOMENTS {
+            // Only chooses what is in flight when it freezes.
+            sleep(moment);
+            // One executor stays awake: it has output that it may not publish any more.
+            let frozen = [Member::Executor(0), Member::Driver];
+            frozen.iter().for_each(|member| leading.process(*member).freeze());
+            let mut next = cluster(&shop, &shop.checkpoints());
+            next.start_all();
+            shop.wait_for_progress(TIMEOUT);
+            // The executor goes on with its transaction and its files before anybody can tell it to stop.
+            for member in frozen {
+                leading.process(member).thaw();
+                shop.wait_for_progress(TIMEOUT);
+            }
+            assert_replaced(&mut leading);
+            next.assert_alive();
+            leading = next;
+        }
     });
-    shop.finish(&mut second, TIMEOUT);
+    shop.finish(&mut leading, TIMEOUT);
 }
 
 #[test]
