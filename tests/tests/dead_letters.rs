@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -386,6 +387,36 @@ fn bad_lines_of_files_are_told_by_their_number() {
     assert_eq!(values[0], b"{\"id\":7,");
     assert_eq!(values[1], b"{\"id\":1,\"cents\":\"much\"}");
     assert_eq!(values[3], b"{\"id\":8,\"cents\":1,\xff}");
+}
+
+#[test]
+fn endless_lines_and_cut_archives_cost_only_themselves() {
+    let folder = temp_dir();
+    let files = Files::local(folder.path());
+    let orders = orders::orders(26, 0..4_000);
+    let lines = |range: std::ops::Range<usize>| -> Vec<String> { orders[range].iter().map(Order::json).collect() };
+    let mut with_long = lines(0..20);
+    with_long.insert(11, format!("{{\"id\":1,\"city\":\"{}\"}}", "x".repeat(17 << 20)));
+    files.put("in/long.json", with_long.join("\n"));
+    let archive = |texts: &[String]| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        writer.write_all(texts.join("\n").as_bytes()).unwrap();
+        writer.finish().unwrap()
+    };
+    files.put("in/whole.json.gz", archive(&lines(20..1_000)));
+    let cut = archive(&lines(1_000..4_000));
+    files.put("in/cut.json.gz", cut[..cut.len() * 2 / 3].to_vec());
+
+    let (rows, letters) = read_folder(folder.path(), "json");
+    let told: Vec<(&str, &Value)> =
+        letters.iter().map(|((file, _), letter)| (file.rsplit('/').next().unwrap(), letter)).collect();
+    assert_eq!(told.iter().map(|(file, _)| *file).collect::<Vec<_>>(), ["cut.json.gz", "long.json"]);
+    // What stood before the damage counts.
+    let read = usize::try_from(told[0].1["position"].as_u64().unwrap()).unwrap();
+    assert_eq!(told[1].1["position"], 11);
+    assert_eq!(bytes(told[1].1, "value").len(), 16 << 20, "the begin of the line");
+    assert!((100..3_000).contains(&read), "{read} orders of the archive that is cut");
+    assert_same_rows("all that is whole", &ids_and_cents(&orders[..1_000 + read]), &rows);
 }
 
 #[test]

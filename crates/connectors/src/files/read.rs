@@ -168,6 +168,21 @@ impl Reading {
         let mut lines = LineReader::new(input, &self.decode.options, self.limits).map_err(fault)?;
         let mut decoder = decoder(self.decode.clone())?;
         while let Some(lines) = lines.next(BATCH_ROWS, BATCH_BYTES).map_err(fault)? {
+            if let Some(begin) = lines.too_long() {
+                let letters = self.letters(file.info(), lines.first());
+                let place = format!("file {}, record {}", letters.file, lines.first() + 1);
+                let limit = self.limits.line_bytes;
+                let detail =
+                    format!("{place}: longer than {limit} bytes, which are kept here; raise 'source.max-line-size'");
+                let letter = letters.letter(0, DeadLetterReason::Bad, detail, begin.to_vec());
+                *records += 1;
+                let origin = RowOrigin { letters, rows: None };
+                let rows = RecordBatch::new_empty(Arc::clone(&self.schema));
+                let mut batch = SourceBatch { bytes: begin.len() as u64, ..self.batch(rows, 1, Box::new(origin)) };
+                self.bad(&mut batch, vec![letter])?;
+                send(out, batch)?;
+                continue;
+            }
             let messages = lines.messages();
             let decoded = decoder.decode(&messages)?;
             let bytes = messages.iter().map(|m| m.len() as u64).sum();

@@ -3,7 +3,8 @@
 //! A message is a line of a JSON or raw file or a record of a CSV file, whose quoted fields may span lines. The line
 //! end does not belong to it, lines of nothing but white space are passed over, and so are a byte order mark and the
 //! header of a CSV file. Compression is told from the first bytes, not from the name: gzip (also several members) and
-//! zstd. What a file may grow to when it is inflated is limited, and so is a line.
+//! zstd. What a file may grow to when it is inflated is limited, and so is a line; one that is too long comes by itself, without
+//! its end, and the file goes on after it. What stands before a damage is given out before the damage is told.
 use std::io::{self, BufReader, Read};
 
 use memchr::memchr;
@@ -35,6 +36,7 @@ pub struct Lines {
     /// Begin and end of each message in `data`.
     spans: Vec<(usize, usize)>,
     first: u64,
+    too_long: bool,
 }
 
 impl Lines {
@@ -48,6 +50,12 @@ impl Lines {
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
+    }
+
+    /// The begin of a line that is longer than the limit. It has the number [`first`](Self::first), and there is no message beside it.
+    #[must_use]
+    pub fn too_long(&self) -> Option<&[u8]> {
+        self.too_long.then_some(&self.data[..])
     }
 
     #[must_use]
@@ -73,6 +81,8 @@ pub struct LineReader {
     given: u64,
     /// What comes before the first message is still to be dropped.
     at_begin: bool,
+    /// Why nothing more can be read, to be told after what was read before.
+    failed: Option<FormatError>,
 }
 
 impl LineReader {
@@ -99,15 +109,16 @@ impl LineReader {
             _ => Box::new(whole),
         };
         let pending = Vec::new();
-        Ok(Self { input, csv, limits, pending, ended: false, inflated: 0, given: 0, at_begin: true })
+        Ok(Self { input, csv, limits, pending, ended: false, inflated: 0, given: 0, at_begin: true, failed: None })
     }
 
     /// The next messages: at most `rows`, and no more once `bytes` are reached. `None` at the end of the file.
     ///
     /// # Errors
-    /// If the file is damaged or cut off, or breaks the limits; nothing more can be read then.
+    /// If the file is damaged or cut off, or inflates to more than the limit; nothing more can be read then.
     pub fn next(&mut self, rows: usize, bytes: usize) -> Result<Option<Lines>, FormatError> {
-        let mut lines = Lines { data: std::mem::take(&mut self.pending), spans: Vec::new(), first: self.given };
+        let data = std::mem::take(&mut self.pending);
+        let mut lines = Lines { data, spans: Vec::new(), first: self.given, too_long: false };
         // `at` is the begin of the next message, `searched` up to where no end of it was found.
         let (mut at, mut searched) = (0, 0);
         while lines.spans.len() < rows && at < bytes.max(1) {
@@ -117,20 +128,31 @@ impl LineReader {
                 None if !self.ended => {
                     searched = lines.data.len();
                     if searched - at > self.limits.line_bytes {
-                        return Err(self.too_long());
+                        (searched, searched)
+                    } else if self.failed.is_none() {
+                        self.failed = self.fill(&mut lines.data).err();
+                        continue;
+                    } else {
+                        break;
                     }
-                    self.fill(&mut lines.data)?;
-                    continue;
                 }
                 None if at < lines.data.len() => (lines.data.len(), lines.data.len()),
                 None => break,
             };
             if end - at > self.limits.line_bytes {
-                return Err(self.too_long());
+                if lines.spans.is_empty() {
+                    return self.pass_over(lines.data.split_off(at)).map(Some);
+                }
+                break;
             }
             self.take(&mut lines, at, end);
             at = next;
             searched = next;
+        }
+        if lines.spans.is_empty()
+            && let Some(failed) = self.failed.take()
+        {
+            return Err(failed);
         }
         self.pending = lines.data.split_off(at);
         self.given += lines.spans.len() as u64;
@@ -153,8 +175,18 @@ impl LineReader {
         }
     }
 
-    fn too_long(&self) -> FormatError {
-        FormatError::Limit { what: format!("line {}", self.given + 1), limit: self.limits.line_bytes as u64 }
+    /// Keeps the begin of a line that is too long, which is all that `data` begins with, and finds the line after it.
+    fn pass_over(&mut self, mut data: Vec<u8>) -> Result<Lines, FormatError> {
+        let mut rest = data.split_off(self.limits.line_bytes);
+        // A quote that nobody closed makes a line of the whole file: the next line end counts, quoted or not.
+        while !self.ended && memchr(b'\n', &rest).is_none() {
+            rest.clear();
+            self.fill(&mut rest)?;
+        }
+        self.pending = memchr(b'\n', &rest).map(|end| rest.split_off(end + 1)).unwrap_or_default();
+        let first = self.given;
+        self.given += 1;
+        Ok(Lines { data, spans: Vec::new(), first, too_long: true })
     }
 
     fn fill(&mut self, data: &mut Vec<u8>) -> Result<(), FormatError> {
@@ -222,6 +254,10 @@ mod tests {
         while let Some(lines) = reader.next(rows, 1 << 20)? {
             assert_eq!(lines.first(), all.len() as u64);
             assert!(lines.len() <= rows);
+            if let Some(begin) = lines.too_long() {
+                assert!(lines.is_empty() && begin.len() == 1000);
+                all.push("too long".to_owned());
+            }
             all.extend(lines.messages().iter().map(|m| String::from_utf8_lossy(m).into_owned()));
         }
         Ok(all)
@@ -266,9 +302,34 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_before_a_damage_comes_out() {
+        let text: String = (0..100_000).map(|i| format!("{{\"n\":{i}}}\n")).collect();
+        let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        let cut = zstd[..zstd.len() / 2].to_vec();
+        let mut reader =
+            LineReader::new(io::Cursor::new(cut), &options(FormatKind::Json), ReadLimits::default()).unwrap();
+        let mut before = 0;
+        let failed = loop {
+            match reader.next(usize::MAX, usize::MAX) {
+                Ok(lines) => before += lines.unwrap().len(),
+                Err(failed) => break failed,
+            }
+        };
+        assert!(matches!(failed, FormatError::Damaged { .. }) && before > 1_000, "{before} lines, then {failed}");
+    }
+
+    #[test]
     fn limits() {
         let json = options(FormatKind::Json);
-        assert!(matches!(read(&[b'x'; 1001], &json, 10), Err(FormatError::Limit { .. })));
+        for rows in [1, 10] {
+            let lines = ["a", &"x".repeat(1_001), "b", &"y".repeat(600_000), &"z".repeat(1_000)];
+            let read = read(lines.join("\n").as_bytes(), &json, rows).unwrap();
+            assert_eq!(read, ["a", "too long", "b", "too long", lines[4]]);
+        }
+        assert_eq!(read(&[b'x'; 1001], &json, 10).unwrap(), ["too long"]);
+        let csv = options(FormatKind::Csv);
+        let open = format!("a,b\n\"{}\nc,d\n", "q,\n".repeat(500));
+        assert_eq!(read(open.as_bytes(), &csv, 10).unwrap()[..2], ["a,b", "too long"]);
         let bomb = zstd::encode_all(&vec![b'\n'; 2 << 20][..], 1).unwrap();
         assert!(matches!(read(&bomb, &json, 10), Err(FormatError::Limit { .. })));
         assert!(LineReader::new(io::empty(), &options(FormatKind::Parquet), ReadLimits::default()).is_err());
