@@ -5,8 +5,8 @@
 //! | [`run`] | `run`: driver and executors in this process, or executors as processes of their own |
 //! | [`inspect`] | `validate`, `explain`, `run --show-config` |
 //! | [`generate`] | `generate nexmark`, `generate datagen` |
-//! | [`bench`] | `bench nexmark` |
-//! | [`reference`] | `docs` (hidden): the reference pages, from the tables in which options are declared |
+//! | `bench` | `bench nexmark` |
+//! | `reference` | `docs` (hidden): the reference pages, from the tables in which options are declared |
 //!
 //! [`args`] is the command line, [`config`] what a pipeline gets from its text, the environment and the flags, and [`failure`] the
 //! ways to fail with their exit codes.

@@ -6,11 +6,11 @@
 //! has reached, a timer of processing time, the files of a sink, a checkpoint.
 //!
 //! # How much
-//! A budget of rows (see [`size`]) that grows while epochs are full and quick, shared between sources and splits in proportion to
+//! A budget of rows (see `size`) that grows while epochs are full and quick, shared between sources and splits in proportion to
 //! what they hold, so that splits which hold the same stretch of time reach its end together.
 //!
 //! # Watermarks
-//! Per source the minimum over its splits of the newest watermark that their rows gave ([`watermark`]); it never goes back.
+//! Per source the minimum over its splits of the newest watermark that their rows gave (`watermark`); it never goes back.
 //!
 //! # The end
 //! A bounded input ends with an empty epoch at [`Watermark::MAX`] (`last`). `availableNow`, `once` and a drain stop reading and end with
