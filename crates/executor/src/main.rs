@@ -1,7 +1,7 @@
 //! `millstream-executor`: runs tasks for a driver.
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use millstream_executor::{Executor, ExecutorOptions, Served};
@@ -53,6 +53,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Pause before the next try to reach the driver.
 const RETRY: Duration = Duration::from_millis(200);
+/// Pauses double up to this while connections are lost as soon as they are made.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// A connection that has lasted this long was a good one.
+const STEADY: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -103,15 +107,20 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         seconds => Duration::from_secs(seconds),
     };
     let mut alone = Duration::ZERO;
+    let mut pause = RETRY;
     while !*stop.borrow() {
         match ControlClient::connect(&arguments.driver, executor.hello()).await {
             Ok((link, inbox)) => {
                 info!(driver = %arguments.driver, "connected");
                 alone = Duration::ZERO;
+                let connected = Instant::now();
                 match executor.serve(link, inbox, stop.clone()).await {
                     Served::Left => return Ok(()),
                     Served::ConnectionLost(reason) => warn!(%reason, "the driver is gone"),
                 }
+                // Two executors of one name push each other out: not thousands of times a second.
+                pause = if connected.elapsed() >= STEADY { RETRY } else { (pause * 2).min(LONGEST_RETRY) };
+                wait(pause, stop.clone()).await;
             }
             Err(e) if alone >= patience => return Err(e.into()),
             Err(e) => {
@@ -119,9 +128,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     warn!(error = %e, "cannot reach the driver yet");
                 }
                 alone += RETRY;
-                tokio::time::sleep(RETRY).await;
+                wait(RETRY, stop.clone()).await;
             }
         }
     }
     Ok(())
+}
+
+/// Waits, but not when the process is to end.
+async fn wait(pause: Duration, mut stop: watch::Receiver<bool>) {
+    let _over = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
 }

@@ -17,6 +17,9 @@ use crate::messages::{Hello, ToDriver, ToExecutor};
 use crate::transport::{CONNECT_WITHIN, reason_of};
 use crate::wire::control_v1 as wire;
 
+/// What an executor is told whose place was taken. When it reads this it lives, so the newcomer is another process.
+pub(super) const REPLACED: &str = "an executor of the same name has connected; give each executor an --id of its own";
+
 /// The driver's end of all control streams. Clones share the registry.
 #[derive(Clone)]
 pub struct ControlServer {
@@ -108,7 +111,7 @@ impl Registry {
     fn replace(&self, id: &ExecutorId, link: &Arc<Mailbox<ToExecutor>>) -> Arc<tokio::sync::Mutex<()>> {
         let mut executors = self.executors();
         if let Some(executor) = executors.get_mut(id) {
-            executor.newest.close("the executor has connected again");
+            executor.newest.close(REPLACED);
             executor.newest = Arc::clone(link);
             return Arc::clone(&executor.turn);
         }

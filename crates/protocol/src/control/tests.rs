@@ -137,9 +137,9 @@ async fn a_second_connection_replaces_the_first() {
     let (first_link, mut first_inbox) = ControlClient::connect(&address, hello("a")).await.unwrap();
     let first = driver.joined("a").await;
     let (link, mut inbox) = ControlClient::connect(&address, hello("a")).await.unwrap();
-    assert_eq!(driver.left("a").await, "the executor has connected again");
+    assert_eq!(driver.left("a").await, super::server::REPLACED);
     let second = driver.joined("a").await;
-    assert_eq!(ended(&mut first_inbox).await, "the executor has connected again");
+    assert_eq!(ended(&mut first_inbox).await, super::server::REPLACED);
     assert!(first.send(ToExecutor::Shutdown).is_err());
     // What the older connection still says is not heard.
     let _ = first_link.send(ToDriver::Bye);
