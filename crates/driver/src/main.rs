@@ -9,9 +9,6 @@ use millstream_driver::{Driver, DriverOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Plans the epochs of one pipeline and leads its executors.
 ///
 /// SIGTERM drains: no new input, a last checkpoint, everything published, exit 0.

@@ -11,9 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Runs tasks of a Millstream pipeline for a driver.
 ///
 /// It connects to the driver, takes the tasks that are placed on it, and connects again when the driver is gone. SIGTERM makes it leave: the

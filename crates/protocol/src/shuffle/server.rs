@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::assemble::{Assembler, Progress};
 use super::{Incoming, MAX_PART, Options, PeerLost, VERSION};
@@ -117,7 +117,8 @@ impl ShuffleServer {
             reason = self.receive(era, &from, parts, credits) => reason,
         };
         let Some(reason) = reason else { return Status::ok("") };
-        warn!(%era, %from, reason, "shuffle stream broke");
+        // Whether that matters is for the receiver to say: at a drain executors leave one after the other.
+        info!(%era, %from, reason, "shuffle stream broke");
         let status = Status::aborted(reason.clone());
         if self.sink.send(Incoming::Lost(PeerLost { era, executor: from, reason })).await.is_err() {
             debug!(%era, "nobody listens to the shuffle");
