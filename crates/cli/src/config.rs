@@ -6,16 +6,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use millstream_plan::options::{OptionSpec, did_you_mean};
-use millstream_sql::{Origin, SETTINGS, Settings};
+use millstream_sql::{Origin, SETTINGS, Settings, from_variables, setting};
 
 use crate::args::{FLAG_VARIABLES, PipelineArgs, SettingArgs};
 use crate::failure::Failure;
 
-/// Beginning of the variables that hold settings.
-const PREFIX: &str = "MILLSTREAM__";
-/// Sections that belong to the other programs.
-const FOREIGN: &[&str] = &["MILLSTREAM__DRIVER__", "MILLSTREAM__EXECUTOR__"];
 /// Most tasks per stage.
 const MOST_TASKS: usize = 128;
 
@@ -53,9 +48,9 @@ impl Job {
     ) -> Result<Self, Failure> {
         let mut origins = BTreeMap::new();
         let mut conf = BTreeMap::new();
-        for (setting, value, variable) in environment(variables)? {
-            origins.insert(setting, format!("environment {variable}"));
-            conf.insert(setting.to_owned(), value);
+        for given in from_variables(variables, FLAG_VARIABLES)? {
+            origins.insert(given.name, format!("environment {}", given.variable));
+            conf.insert(given.name.to_owned(), given.value);
         }
         // A flag replaces the variable, whichever of its names it uses.
         for (key, _) in &flags.conf {
@@ -154,42 +149,6 @@ fn read(file: &Path) -> Result<String, Failure> {
         };
         Failure::config(format!("cannot read {}: {e}", file.display()), hint.map(str::to_owned))
     })
-}
-
-/// The setting that is called `key`, by any of its names.
-fn setting(key: &str) -> Option<&'static OptionSpec> {
-    SETTINGS.iter().find(|s| s.name == key || s.synonyms.contains(&key))
-}
-
-/// Settings among the variables: name, value, variable.
-fn environment(
-    variables: impl Iterator<Item = (String, String)>,
-) -> Result<Vec<(&'static str, String, String)>, Failure> {
-    let mut found = Vec::new();
-    for (variable, value) in variables {
-        let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
-        if FLAG_VARIABLES.contains(&variable.as_str()) || FOREIGN.iter().any(|f| variable.starts_with(f)) {
-            continue;
-        }
-        let key = rest.to_lowercase().replace("__", ".").replace('_', "-");
-        let names = || {
-            SETTINGS
-                .iter()
-                .flat_map(|s| std::iter::once((s.name, s.name)).chain(s.synonyms.iter().map(|n| (*n, s.name))))
-        };
-        let Some((_, name)) = names().find(|(n, _)| n.eq_ignore_ascii_case(&key)) else {
-            let like = did_you_mean(&key, names().map(|(n, _)| n));
-            return Err(Failure::config(
-                format!("environment variable {variable}: there is no setting '{key}'"),
-                like.map(|n| {
-                    format!("did you mean {PREFIX}{}?", n.to_uppercase().replace('.', "__").replace('-', "_"))
-                }),
-            ));
-        };
-        found.push((name, value, variable));
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

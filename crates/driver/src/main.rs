@@ -3,9 +3,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use millstream_driver::coordinator::Exit;
 use millstream_driver::{Driver, DriverOptions};
+use millstream_plan::config_file;
+use millstream_sql::{from_variables, setting};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
@@ -15,6 +18,9 @@ use tracing::{error, info};
 #[derive(Debug, Parser)]
 #[command(name = "millstream-driver", version, after_help = EXAMPLES)]
 struct Arguments {
+    /// Configuration in TOML: these options under [driver], settings of the pipeline under their names.
+    #[arg(long, env = "MILLSTREAM__CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The pipeline: a file of SQL statements.
     #[arg(short, long, env = "MILLSTREAM__DRIVER__FILE", value_name = "FILE")]
     file: PathBuf,
@@ -40,7 +46,13 @@ struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   millstream-driver -f orders.sql --executors 3
-  MILLSTREAM__DRIVER__LISTEN=0.0.0.0:7070 millstream-driver -f orders.sql -D checkpointLocation=s3://bucket/orders";
+  MILLSTREAM__DRIVER__LISTEN=0.0.0.0:7070 millstream-driver -f orders.sql -D checkpointLocation=s3://bucket/orders
+  millstream-driver --config millstream.toml
+
+Flags win over MILLSTREAM__SECTION__KEY variables, those over the file, and all of them over SET in the SQL.";
+
+/// Section of the file that holds this program's options.
+const SECTION: &str = "MILLSTREAM__DRIVER__";
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is not KEY=VALUE"))?;
@@ -50,8 +62,43 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Bad SQL or configuration.
 const BAD_CONFIG: u8 = 78;
 
+/// Flags, variables and the file, in this order of precedence, and the settings of the pipeline that they give.
+fn configure() -> anyhow::Result<(Arguments, BTreeMap<String, String>)> {
+    let mut file = BTreeMap::new();
+    if let Some(path) = config_file::path_among(std::env::args_os(), std::env::var_os(config_file::VARIABLE)) {
+        let shown = path.display().to_string();
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read the configuration file {shown}"))?;
+        file = config_file::variables(&shown, &text)?;
+    }
+    let mut command = Arguments::command();
+    let flags: Vec<_> =
+        command.get_arguments().filter_map(|a| Some((a.get_id().clone(), a.get_env()?.to_owned()))).collect();
+    for (id, variable) in flags {
+        if let Some(value) = variable.to_str().and_then(|v| file.remove(v)) {
+            // Once per start: clap keeps defaults by reference.
+            command = command.mut_arg(id, |a| a.required(false).default_value(&*value.leak()));
+        }
+    }
+    if let Some(unknown) = file.keys().find(|k| k.starts_with(SECTION)) {
+        anyhow::bail!("the configuration file has {unknown}, which is no option of this program; see --help");
+    }
+    let arguments = Arguments::from_arg_matches(&command.get_matches())?;
+    let mut settings = BTreeMap::new();
+    for given in from_variables(file.into_iter(), &[])?.into_iter().chain(from_variables(std::env::vars(), &[])?) {
+        settings.insert(given.name.to_owned(), given.value);
+    }
+    for (key, value) in &arguments.conf {
+        if let Some(spec) = setting(key) {
+            settings.remove(spec.name);
+        }
+        settings.insert(key.clone(), value.clone());
+    }
+    Ok((arguments, settings))
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let configured = configure();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
@@ -59,11 +106,17 @@ fn main() -> ExitCode {
     } else {
         log.json().init();
     }
-    run(arguments)
+    match configured {
+        Ok((arguments, settings)) => run(arguments, settings),
+        Err(e) => {
+            error!("{e:#}");
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
 }
 
 #[tokio::main(worker_threads = 2)]
-async fn run(arguments: Arguments) -> ExitCode {
+async fn run(arguments: Arguments, conf: BTreeMap<String, String>) -> ExitCode {
     let sql = match std::fs::read_to_string(&arguments.file) {
         Ok(sql) => sql,
         Err(e) => {
@@ -75,7 +128,7 @@ async fn run(arguments: Arguments) -> ExitCode {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let options = DriverOptions {
         sql,
-        conf: arguments.conf.into_iter().collect::<BTreeMap<_, _>>(),
+        conf,
         default_name: arguments
             .file
             .file_stem()

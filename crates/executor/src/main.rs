@@ -1,11 +1,13 @@
 //! `millstream-executor`: runs tasks for a driver.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use millstream_executor::{Executor, ExecutorOptions, Served};
-use millstream_plan::ExecutorId;
+use millstream_plan::{ExecutorId, config_file};
 use millstream_protocol::control::ControlClient;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,6 +20,9 @@ use tracing::{error, info, warn};
 #[derive(Debug, Parser)]
 #[command(name = "millstream-executor", version, after_help = EXAMPLES)]
 struct Arguments {
+    /// Configuration in TOML: these options under [executor]. The driver may read the same file.
+    #[arg(long, env = "MILLSTREAM__CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address of the driver's control service.
     #[arg(long, env = "MILLSTREAM__EXECUTOR__DRIVER", value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
     driver: String,
@@ -46,7 +51,13 @@ struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   millstream-executor --driver 127.0.0.1:7070 --id executor-0 --state-dir /var/lib/millstream
-  MILLSTREAM__EXECUTOR__DRIVER=driver:7070 millstream-executor --listen 0.0.0.0:7071 --advertise executor-0.executors";
+  MILLSTREAM__EXECUTOR__DRIVER=driver:7070 millstream-executor --listen 0.0.0.0:7071 --advertise executor-0.executors
+  millstream-executor --config millstream.toml
+
+Flags win over MILLSTREAM__EXECUTOR__… variables, those over the file.";
+
+/// Section of the file that holds this program's options.
+const SECTION: &str = "MILLSTREAM__EXECUTOR__";
 
 /// Pause before the next try to reach the driver.
 const RETRY: Duration = Duration::from_millis(200);
@@ -55,8 +66,35 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// A connection that has lasted this long was a good one.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// Flags, variables and the file, in this order of precedence.
+fn configure() -> anyhow::Result<Arguments> {
+    let mut file = BTreeMap::new();
+    if let Some(path) = config_file::path_among(std::env::args_os(), std::env::var_os(config_file::VARIABLE)) {
+        let shown = path.display().to_string();
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read the configuration file {shown}"))?;
+        file = config_file::variables(&shown, &text)?;
+    }
+    let mut command = Arguments::command();
+    let flags: Vec<_> =
+        command.get_arguments().filter_map(|a| Some((a.get_id().clone(), a.get_env()?.to_owned()))).collect();
+    for (id, variable) in flags {
+        if let Some(value) = variable.to_str().and_then(|v| file.remove(v)) {
+            // Once per start: clap keeps defaults by reference.
+            command = command.mut_arg(id, |a| a.required(false).default_value(&*value.leak()));
+        }
+    }
+    if let Some(unknown) = file.keys().find(|k| k.starts_with(SECTION)) {
+        anyhow::bail!("the configuration file has {unknown}, which is no option of this program; see --help");
+    }
+    Ok(Arguments::from_arg_matches(&command.get_matches())?)
+}
+
+/// Bad configuration.
+const BAD_CONFIG: u8 = 78;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let configured = configure();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
@@ -64,6 +102,13 @@ fn main() -> ExitCode {
     } else {
         log.json().init();
     }
+    let arguments = match configured {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            error!("{e:#}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

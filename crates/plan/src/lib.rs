@@ -14,6 +14,7 @@
 //! | split | a Kafka partition, a file, a shard of a generator: the unit in which input is planned |
 //! | stage | a part of the graph between shuffles; runs as `parallelism` tasks |
 //! | key group | hash of the key modulo [`KEY_GROUPS`]; the unit in which state moves |
+pub mod config_file;
 mod digest;
 mod epoch;
 mod ids;

@@ -33,6 +33,7 @@ mod statement;
 mod table;
 mod types;
 mod uses;
+mod variables;
 mod window;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ use millstream_dataflow::graph::Graph;
 pub use error::SqlError;
 pub use explain::explain;
 pub use settings::{Origin, SETTINGS, Settings, Trigger};
+pub use variables::{GivenSetting, from_variables, setting};
 
 /// A planned pipeline.
 #[derive(Clone, Debug)]

@@ -157,7 +157,7 @@ impl ExactlyOnce {
 
 fn newer_owner(target: &Target, task: u16, found: &Marker) -> ConnectorError {
     ConnectorError::Fatal(format!(
-        "sink '{}' task {task} belongs to era {} now; this process must not write any more",
+        "sink '{}' task {task} belongs to era {} now: another driver leads the pipeline, and this one must not write any more",
         target.table, found.era
     ))
 }

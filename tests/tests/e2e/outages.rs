@@ -29,7 +29,6 @@ fn a_broker_that_is_away_for_20_s_costs_nothing() {
 }
 
 #[test]
-#[ignore = "not reliable yet: after a frozen broker a Kafka sink was seen to publish nothing for more than 50 s"]
 fn a_broker_that_is_frozen_for_20_s_costs_nothing() {
     let (broker, s3) = (Broker::start(), S3::shared());
     outages("frozen", &broker, s3, &[(&|| broker.freeze(), &|| broker.thaw())]);

@@ -1,0 +1,10 @@
+//! The end-to-end tests, in one program so that they run beside each other: most of them wait most of the time.
+
+mod configuration;
+mod dead_letters;
+mod examples;
+mod harness;
+mod kills;
+mod outages;
+mod results;
+mod two_drivers;
