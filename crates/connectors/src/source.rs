@@ -50,6 +50,24 @@ pub trait SourceFactory: Send + Sync {
 
 /// Says what can be read. Lives on a thread of its own beside the driver; calls may block for up to a few seconds.
 pub trait SplitEnumerator: Send {
+    /// What the options mean at this moment, where that changes with time (offsets of `latest`, of a consumer group, of a timestamp), as
+    /// text that goes into the log: asked once, before the first [`discover`](Self::discover) of a new pipeline.
+    ///
+    /// # Errors
+    /// As [`discover`](Self::discover).
+    fn first_start(&mut self) -> Result<Option<String>, ConnectorError> {
+        Ok(None)
+    }
+
+    /// What [`first_start`](Self::first_start) said when the pipeline was new: told at every later start, before the first
+    /// [`discover`](Self::discover).
+    ///
+    /// # Errors
+    /// `Fatal` if it is not such a text.
+    fn resume(&mut self, _first: &str) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
     /// All splits that are known now. `positions` are those already planned (position after the last planned range); a split
     /// that is in there keeps its place even if `start` options would say otherwise: the checkpoint wins.
     ///

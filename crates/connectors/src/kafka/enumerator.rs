@@ -3,6 +3,9 @@
 //! The end of a partition is its last stable offset (under `read_committed`), asked for all partitions at once with one ListOffsets
 //! request per broker. Metadata, topic ids and the beginnings of partitions are looked at every discovery interval.
 //!
+//! Where a partition starts and ends is decided once, at the pipeline's first start, and kept in the log: options such as `latest` would
+//! mean something else after a restart. A partition that came later is read from its beginning, or is no part of a bounded input.
+//!
 //! A topic that was deleted and created again is recognised by its id (brokers of 2.8 and later have ids), which travels in the
 //! split's tag, and by ends that lie before what was planned.
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +17,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
 
 use super::bounds::{Bound, Bounds, Partition, Topics};
 use super::client::{Contact, Lookup, connect, missing_topic, topic_error};
@@ -36,6 +40,14 @@ pub(super) struct Scan {
     pub discovery: Duration,
     /// Where partitions without a committed offset start under `group-offsets`.
     pub without_commit: Bound,
+}
+
+/// What the options meant for one partition at the first start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Limits {
+    start: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<u64>,
 }
 
 struct Known {
@@ -62,6 +74,8 @@ pub(super) struct KafkaEnumerator {
     /// Id of each topic when it was first seen.
     ids: BTreeMap<String, String>,
     looked: Option<Instant>,
+    /// Of every partition that was there at the first start.
+    limits: Option<BTreeMap<SplitId, Limits>>,
 }
 
 impl KafkaEnumerator {
@@ -81,8 +95,16 @@ impl KafkaEnumerator {
             Topics::Pattern(_) => None,
         };
         let (client, _) = connect(&config, first, Contact::First)?;
-        let mut enumerator =
-            Self { scan, client, group, known: Vec::new(), index: HashMap::new(), ids: BTreeMap::new(), looked: None };
+        let mut enumerator = Self {
+            scan,
+            client,
+            group,
+            known: Vec::new(),
+            index: HashMap::new(),
+            ids: BTreeMap::new(),
+            looked: None,
+            limits: None,
+        };
         enumerator.partitions()?;
         Ok(enumerator)
     }
@@ -125,36 +147,35 @@ impl KafkaEnumerator {
 
     /// Looks for new partitions, for topics that were created again, and at the beginnings of partitions.
     fn look(&mut self, positions: &BTreeMap<SplitId, u64>) -> Result<(), ConnectorError> {
-        let first = self.looked.is_none();
         let found = self.partitions()?;
         self.check_ids(&found)?;
+        let limits = match self.limits.take() {
+            Some(limits) => limits,
+            None => self.limits(&found, positions.is_empty())?,
+        };
         let new: Vec<Partition> = found.into_iter().filter(|p| !self.index.contains_key(p)).collect();
-        if !new.is_empty() {
-            // Only a pipeline that has never planned anything uses the start options.
-            let start = if first && positions.is_empty() {
-                self.scan.start.clone()
-            } else {
-                Bounds { other: Bound::Earliest, listed: BTreeMap::new() }
+        let earliest = Bounds { other: Bound::Earliest, listed: BTreeMap::new() };
+        let beginnings = self.resolve(&new, &earliest, Self::check_start)?;
+        for (partition, beginning) in new.into_iter().zip(beginnings) {
+            let split = partition.split();
+            let (start, bound) = match limits.get(&split) {
+                Some(limits) => (limits.start, limits.end),
+                None if self.scan.end.is_some() => continue,
+                None => (beginning, None),
             };
-            let starts = self.resolve(&new, &start, Self::check_start)?;
-            let bounds = match &self.scan.end {
-                Some(end) => Some(self.resolve(&new, end, |_, _, offset, _| Ok(offset))?),
-                None => None,
-            };
-            for (i, partition) in new.into_iter().enumerate() {
-                self.index.insert(partition.clone(), self.known.len());
-                self.known.push(Known {
-                    split: partition.split(),
-                    tag: self.ids.get(&partition.topic).cloned().unwrap_or_default(),
-                    start: starts[i],
-                    bound: bounds.as_ref().map(|b| b[i].max(starts[i])),
-                    beginning: 0,
-                    warned: false,
-                    behind: None,
-                    partition,
-                });
-            }
+            self.index.insert(partition.clone(), self.known.len());
+            self.known.push(Known {
+                split,
+                tag: self.ids.get(&partition.topic).cloned().unwrap_or_default(),
+                start,
+                bound,
+                beginning: 0,
+                warned: false,
+                behind: None,
+                partition,
+            });
         }
+        self.limits = Some(limits);
         let all: Vec<Partition> = self.known.iter().map(|k| k.partition.clone()).collect();
         let beginnings = self.offsets(&all, |_| Offset::Beginning)?;
         for (known, beginning) in self.known.iter_mut().zip(beginnings) {
@@ -162,6 +183,20 @@ impl KafkaEnumerator {
         }
         self.looked = Some(Instant::now());
         Ok(())
+    }
+
+    /// What the options mean now. Only a pipeline that has never planned anything uses those for the start.
+    fn limits(&self, partitions: &[Partition], new: bool) -> Result<BTreeMap<SplitId, Limits>, ConnectorError> {
+        let earliest = Bounds { other: Bound::Earliest, listed: BTreeMap::new() };
+        let start = if new { &self.scan.start } else { &earliest };
+        let starts = self.resolve(partitions, start, Self::check_start)?;
+        let ends: Vec<Option<u64>> = match &self.scan.end {
+            Some(end) => self.resolve(partitions, end, |_, _, offset, _| Ok(offset))?.into_iter().map(Some).collect(),
+            None => vec![None; partitions.len()],
+        };
+        let limits = starts.into_iter().zip(ends);
+        let limits = limits.map(|(start, end)| Limits { start, end: end.map(|end| end.max(start)) });
+        Ok(partitions.iter().map(Partition::split).zip(limits).collect())
     }
 
     fn check_ids(&mut self, found: &[Partition]) -> Result<(), ConnectorError> {
@@ -358,6 +393,23 @@ impl KafkaEnumerator {
 }
 
 impl SplitEnumerator for KafkaEnumerator {
+    fn first_start(&mut self) -> Result<Option<String>, ConnectorError> {
+        let partitions = self.partitions()?;
+        let limits = self.limits(&partitions, true)?;
+        let text = serde_json::to_string(&limits)
+            .map_err(|e| ConnectorError::Fatal(format!("table '{}': {e}", self.scan.table)))?;
+        self.limits = Some(limits);
+        Ok(Some(text))
+    }
+
+    fn resume(&mut self, first: &str) -> Result<(), ConnectorError> {
+        let limits = serde_json::from_str(first).map_err(|e| {
+            ConnectorError::Fatal(format!("table '{}': the log says '{first}' of its partitions: {e}", self.scan.table))
+        })?;
+        self.limits = Some(limits);
+        Ok(())
+    }
+
     fn discover(&mut self, positions: &BTreeMap<SplitId, u64>, _now_ms: i64) -> Result<Discovery, ConnectorError> {
         // Serves callbacks and log lines; no message comes, since nothing is assigned.
         self.client.poll(Duration::ZERO);

@@ -70,6 +70,30 @@ fn the_checkpoint_wins_over_start_options() {
 }
 
 #[test]
+fn what_options_meant_at_the_first_start_holds_after_a_restart() {
+    let broker = Broker::shared();
+    let topic = broker.topic("first", 2, &[]);
+    broker.send(&topic, 0, 0..10);
+    broker.send(&topic, 1, 0..4);
+    let options = [("topic", topic.as_str()), ("startingOffsets", "latest")];
+    let bounded = [("topic", topic.as_str()), ("scan.bounded.mode", "latest-offset")];
+    let said = |options: &[(&str, &str)]| broker.source(options).enumerator().unwrap().first_start().unwrap().unwrap();
+    let (latest, whole) = (said(&options), said(&bounded));
+    broker.send(&topic, 0, 10..15);
+    broker.send(&topic, 1, 4..6);
+    let later = |options: &[(&str, &str)], first: &str| {
+        let mut enumerator = broker.source(options).enumerator().unwrap();
+        enumerator.resume(first).unwrap();
+        // Nothing of partition 1 has been planned yet.
+        discover(&mut *enumerator, &BTreeMap::from([(split(&topic, 0), 10)])).unwrap().splits
+    };
+    assert_eq!(later(&options, &latest).iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(10, 15), (4, 6)]);
+    let ends: Vec<_> = later(&bounded, &whole).iter().map(|s| (s.start, s.end, s.closed)).collect();
+    assert_eq!(ends, [(0, 10, true), (0, 4, true)]);
+    assert!(broker.source(&options).enumerator().unwrap().resume("{").is_err());
+}
+
+#[test]
 fn bounded_modes() {
     let broker = Broker::shared();
     let topic = broker.topic("ends", 2, &[]);

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_connectors::ConnectorError;
+use millstream_connectors::{ConnectorError, SplitEnumerator};
 use millstream_protocol::control::ControlServer;
 use millstream_protocol::messages::JobSpec;
 use millstream_protocol::transport;
@@ -58,7 +58,8 @@ impl Driver {
         let pipeline = millstream_sql::plan(&options.sql, &conf, parallelism)?;
         let name = pipeline.settings.text("pipeline.name").unwrap_or("pipeline").to_owned();
         let tables = Arc::new(Tables::of(&pipeline)?);
-        let enumerators = check(tables.clone()).await?;
+        let (enumerators, first) =
+            check(tables.clone(), found.fold.genesis.as_ref().map(|g| g.options.clone())).await?;
 
         let shape = shape_of(&pipeline, &tables, name.clone(), parallelism);
         let job = JobSpec { sql: options.sql.clone(), conf: conf.clone() };
@@ -66,6 +67,7 @@ impl Driver {
         let mut config = Config::new(job, shape, plan_options(&pipeline), WriterId(format!("{:032x}", writer.0)));
         config.host.clone_from(&options.host);
         config.options = conf;
+        config.options.extend(first);
         config.executors = Executors { expected: options.executors.max(1), wait_ms: 5_000 };
         if let Some(in_flight) = pipeline.settings.integer("epoch.in-flight") {
             config.max_in_flight = usize::try_from(in_flight).unwrap_or(1).max(1);
@@ -153,8 +155,20 @@ fn absolute(location: String) -> Result<String, DriverError> {
     Ok(path.display().to_string())
 }
 
-/// Asks every source and sink whether it is there.
-async fn check(tables: Arc<Tables>) -> Result<Vec<Box<dyn millstream_connectors::SplitEnumerator>>, DriverError> {
+/// Where the log keeps what a source's options meant at the first start.
+fn first_start_of(source: usize) -> String {
+    format!("source.{source}.first-start")
+}
+
+/// Options that only the log has.
+type FirstStarts = BTreeMap<String, String>;
+
+/// Asks every source and sink whether it is there. The sources are told what their options meant when the pipeline was new
+/// (`logged`), or say it, for the log.
+async fn check(
+    tables: Arc<Tables>,
+    logged: Option<BTreeMap<String, String>>,
+) -> Result<(Vec<Box<dyn SplitEnumerator>>, FirstStarts), DriverError> {
     let checked = tokio::task::spawn_blocking(move || {
         let refused = |table: &str| {
             let table = table.to_owned();
@@ -163,8 +177,22 @@ async fn check(tables: Arc<Tables>) -> Result<Vec<Box<dyn millstream_connectors:
         for (table, sink) in &tables.sinks {
             sink.check().map_err(refused(table))?;
         }
-        let enumerators = tables.sources.iter().map(|(table, s)| s.enumerator().map_err(refused(table)));
-        enumerators.collect::<Result<Vec<_>, DriverError>>()
+        let (mut enumerators, mut first) = (Vec::new(), FirstStarts::new());
+        for (id, (table, source)) in tables.sources.iter().enumerate() {
+            let mut enumerator = source.enumerator().map_err(refused(table))?;
+            match &logged {
+                Some(logged) => {
+                    if let Some(text) = logged.get(&first_start_of(id)) {
+                        enumerator.resume(text).map_err(refused(table))?;
+                    }
+                }
+                None => {
+                    first.extend(enumerator.first_start().map_err(refused(table))?.map(|t| (first_start_of(id), t)))
+                }
+            }
+            enumerators.push(enumerator);
+        }
+        Ok((enumerators, first))
     });
     checked.await.map_err(|e| DriverError::Internal(format!("checking sources and sinks: {e}")))?
 }
