@@ -159,16 +159,19 @@ pub struct TargetArgs {
     /// Write to a topic of these brokers instead of standard output
     #[arg(long, value_name = "HOST:PORT", requires = "topic")]
     pub bootstrap_servers: Option<String>,
-    /// The topic, which must exist; record k goes to partition k mod partitions
+    /// The topic; record k goes to partition k mod partitions
     #[arg(long, value_name = "TOPIC", requires = "bootstrap_servers")]
     pub topic: Option<String>,
+    /// Create the topic with so many partitions if it is not there
+    #[arg(long, value_name = "PARTITIONS", requires = "topic", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub create_topic: Option<u16>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   millstream generate nexmark --events 1000 | head
   millstream generate nexmark --rate 10000 --bootstrap-servers localhost:9092 --topic nexmark
-  millstream generate nexmark --events 10000000 --bootstrap-servers localhost:9092 --topic nexmark
+  millstream generate nexmark --events 10000000 --bootstrap-servers localhost:9092 --topic nexmark --create-topic 4
 
 The same seed gives the same events, byte for byte.")]
 pub struct NexmarkArgs {

@@ -35,7 +35,8 @@ fn settings() -> String {
          `MILLSTREAM__SECTION__KEY`: `checkpoint.interval` is `MILLSTREAM__CHECKPOINT__INTERVAL`, `epoch.max-bytes` is \
          `MILLSTREAM__EPOCH__MAX_BYTES`. Flags beat variables, variables beat the file, the file beats defaults. Two names in one cell \
          mean the same; giving both with different values is an error. `millstream run -f FILE --show-config` shows every value and \
-         where it comes from.\n\n",
+         where it comes from. `millstream-driver` takes the same variables, and a TOML file (`--config`) whose entry `interval` in section \
+         `[checkpoint]` stands for `MILLSTREAM__CHECKPOINT__INTERVAL`.\n\n",
     );
     table(&mut page, SETTINGS.iter());
     page

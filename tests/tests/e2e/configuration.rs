@@ -1,5 +1,7 @@
 //! Driver and executor as an operator configures them: by a file, by variables, by flags.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ fn configure(folder: &Path) -> String {
          CREATE TABLE out (id BIGINT) WITH ('connector' = 'filesystem', 'path' = '{shown}/out', 'format' = 'json');
          INSERT INTO out SELECT id FROM rows;"
     );
-    std::fs::write(folder.join("pipeline.sql"), sql).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(folder.join("pipeline.sql"), sql).unwrap();
     let port = free_ports(2);
     let file = folder.join("millstream.toml");
     let text = format!(
@@ -29,7 +31,7 @@ fn configure(folder: &Path) -> String {
          [executor]\ndriver = '127.0.0.1:1'\nslots = 2\nstate-dir = '{shown}/executor'\n",
         port + 1
     );
-    std::fs::write(&file, text).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(&file, text).unwrap();
     format!("127.0.0.1:{port}")
 }
 
@@ -59,7 +61,7 @@ fn mistakes_in_the_file_are_named_and_end_with_78() {
     let folder = temp_dir();
     configure(folder.path());
     let file = folder.path().join("millstream.toml");
-    let good = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{e}"));
+    let good = std::fs::read_to_string(&file).unwrap();
     for (program, text, said) in [
         ("millstream-driver", "[driver]\nlissten = 'x'", "MILLSTREAM__DRIVER__LISSTEN"),
         ("millstream-executor", "[executor]\nslot = 1", "MILLSTREAM__EXECUTOR__SLOT"),
@@ -71,7 +73,7 @@ fn mistakes_in_the_file_are_named_and_end_with_78() {
         ("millstream-executor", "[executor]\nslots = [1]", "'executor.slots' is a list"),
         ("millstream-driver", "[driver", "is not TOML"),
     ] {
-        std::fs::write(&file, text).unwrap_or_else(|e| panic!("{e}"));
+        std::fs::write(&file, text).unwrap();
         let finished = Program::ours(program).arg("--config").arg(&file).run(TIMEOUT);
         assert_eq!(finished.code(), 78, "{}", finished.stderr);
         assert!(finished.stderr.contains(said), "{said}: {}", finished.stderr);

@@ -1,7 +1,7 @@
 //! Where generated records go.
 use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
 
-use millstream_connectors::{EncodedEpoch, KafkaRecord, Payload, SinkCommitter, SinkContext, connector};
+use millstream_connectors::{EncodedEpoch, KafkaRecord, Payload, SinkCommitter, SinkContext, connector, create_topic};
 use millstream_plan::{Epoch, Era};
 
 use super::Taken;
@@ -30,7 +30,14 @@ pub(super) struct Topic {
 impl Target {
     pub(super) fn open(args: &TargetArgs) -> Result<Self, Failure> {
         match (&args.bootstrap_servers, &args.topic) {
-            (Some(servers), Some(name)) => Ok(Self::Topic(Topic::open(servers, name)?)),
+            (Some(servers), Some(name)) => {
+                if let Some(partitions) = args.create_topic
+                    && create_topic(servers, name, partitions)?
+                {
+                    eprintln!("created topic '{name}' with {partitions} partitions");
+                }
+                Ok(Self::Topic(Topic::open(servers, name)?))
+            }
             _ => Ok(Self::Lines(BufWriter::with_capacity(1 << 16, std::io::stdout().lock()))),
         }
     }

@@ -1,4 +1,4 @@
-//! Topics that a sink needs: creating the marker topic, and limits of the target.
+//! Creating topics (for markers, and for tools that fill one), and limits of the target.
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::client::{Context, Lookup, creation_error};
+use super::client::{Contact, Context, Lookup, connect, creation_error};
 use super::marker;
 use crate::ConnectorError;
 
@@ -81,6 +81,42 @@ fn create(config: &ClientConfig, name: &str, brokers: usize) -> Result<(), Conne
             ),
         )),
     }
+}
+
+/// Creates a topic with the brokers' own defaults and returns when it can be written to; says whether it was not there before.
+///
+/// # Errors
+/// The brokers do not answer, or do not let this user create it.
+pub fn create_topic(servers: &str, name: &str, partitions: u16) -> Result<bool, ConnectorError> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("log_level", "0");
+    let (lookup, _) = connect(&config, None, Contact::First)?;
+    let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(-1));
+    let results = block_on(client(&config)?.create_topics([&topic], &options()))
+        .map_err(|e| ConnectorError::Retry(format!("creating the topic '{name}': {e}")))?;
+    match results.into_iter().next() {
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(false),
+        Some(Err((_, code))) => {
+            return Err(ConnectorError::user(
+                format!("the topic '{name}' cannot be created: {code}"),
+                "create it with the brokers' own tools, or use a user who may",
+            ));
+        }
+        None | Some(Ok(_)) => {}
+    }
+    let started = Instant::now();
+    let leads = |lookup: &Lookup| {
+        let metadata = lookup.fetch_metadata(Some(name), REQUEST).ok()?;
+        let topic = metadata.topics().iter().find(|t| t.name() == name)?;
+        Some(topic.partitions().iter().filter(|p| p.leader() >= 0).count() == usize::from(partitions))
+    };
+    while leads(&lookup) != Some(true) {
+        if started.elapsed() > REQUEST {
+            return Err(ConnectorError::Retry(format!("topic '{name}' was created but does not appear")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(true)
 }
 
 /// `max.message.bytes` of a topic, if this user may see it.

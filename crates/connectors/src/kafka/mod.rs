@@ -22,6 +22,8 @@ mod reader;
 mod route;
 mod target;
 
+pub use admin::create_topic;
+
 use std::sync::Arc;
 use std::time::Duration;
 

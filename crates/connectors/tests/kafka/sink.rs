@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use futures::executor::block_on;
-use millstream_connectors::{SinkContext, connector};
+use millstream_connectors::{SinkContext, connector, create_topic};
 use millstream_plan::{Epoch, EpochPlan, Era};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 
@@ -178,4 +178,17 @@ fn the_check_names_what_is_missing_and_creates_the_marker_topic() {
     let sink = broker.sink(&unique("long"), &options);
     let error = sink.committer(0).unwrap().open(&context()).unwrap_err();
     assert!(error.to_string().contains("7200000 ms"), "{error}");
+}
+
+#[test]
+fn a_topic_is_created_once_and_can_be_written_to() {
+    let broker = Broker::shared();
+    let name = unique("created");
+    let client = broker.client();
+    let servers = client.get("bootstrap.servers").unwrap();
+    assert!(create_topic(servers, &name, 3).unwrap());
+    broker.send(&name, 2, 0..5);
+    assert!(!create_topic(servers, &name, 3).unwrap(), "it is there");
+    let refused = create_topic(servers, "no name", 1).unwrap_err();
+    assert!(refused.to_string().contains("no name"), "{refused}");
 }
