@@ -10,6 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::server::Server;
@@ -107,19 +108,23 @@ impl Broker {
         wait_for(&format!("the end of {topic}"), TIMEOUT, || (self.led_partitions(topic) == 0).then_some(()));
     }
 
-    /// The number of partitions, zero when there is no such topic.
+    /// The number of partitions, with or without a leader; zero when there is no such topic.
     pub fn partitions(&self, topic: &str) -> i32 {
-        self.led_partitions(topic)
+        self.count_partitions(topic, |_| true)
     }
 
     fn led_partitions(&self, topic: &str) -> i32 {
+        self.count_partitions(topic, |partition| partition.leader() >= 0)
+    }
+
+    fn count_partitions(&self, topic: &str, counts: impl Fn(&MetadataPartition) -> bool) -> i32 {
         let consumer: BaseConsumer = self.client("metadata").create().expect("a consumer");
         let metadata = consumer
             .fetch_metadata(Some(topic), TIMEOUT)
             .unwrap_or_else(|e| panic!("no metadata of {topic} from {}: {e}", self.bootstrap));
         let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return 0 };
         match found.error().map(RDKafkaErrorCode::from) {
-            None => found.partitions().iter().filter(|p| p.leader() >= 0).count() as i32,
+            None => found.partitions().iter().filter(|p| counts(p)).count() as i32,
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::LeaderNotAvailable) => 0,
             Some(code) => panic!("no metadata of {topic}: {code}"),
         }

@@ -29,8 +29,6 @@ const BATCH: i64 = 250;
 const PACE: Duration = Duration::from_millis(200);
 /// Orders of at least this much are large: about half of them.
 const LARGE: i64 = 500_000;
-/// How long a broker that has come back may take until it leads all partitions.
-const LEADERS: Duration = Duration::from_secs(30);
 /// Prefix of the files.
 const FILES: &str = "per-window";
 
@@ -135,12 +133,7 @@ impl<'a> Shop<'a> {
 
     /// The large orders that a reader of committed records sees.
     pub fn large(&self) -> Vec<Received> {
-        let topic = self.topic("large");
-        // A broker that has just come back leads its partitions one after the other.
-        wait_for(&format!("leaders of {topic}"), LEADERS, || {
-            (self.broker.partitions(&topic) == OUT_PARTITIONS).then_some(())
-        });
-        self.broker.read(&topic, Isolation::Committed)
+        self.broker.read(&self.topic("large"), Isolation::Committed)
     }
 
     /// How many files there are.

@@ -52,8 +52,11 @@ impl Broker {
     pub fn read(&self, topic: &str, isolation: Isolation) -> Vec<Received> {
         let consumer = self.consumer("millstream-tests", isolation);
         let mut assignment = TopicPartitionList::new();
-        let partitions = self.partitions(topic);
-        assert!(partitions > 0, "there is no topic {topic}");
+        // A broker that has just come back knows its topics, and leads their partitions, one after the other: the loop below waits too.
+        let partitions = wait_for(&format!("the topic {topic}"), TIMEOUT, || {
+            let partitions = self.partitions(topic);
+            (partitions > 0).then_some(partitions)
+        });
         for partition in 0..partitions {
             assignment
                 .add_partition_offset(topic, partition, Offset::Beginning)
