@@ -75,6 +75,23 @@ pub enum TimeDomain {
     Event(Vec<SourceId>),
     /// The plan's `now_ms`.
     Processing,
+    /// One millisecond behind another: of sessions, which end only when the watermark has passed their end (a row at that very
+    /// moment still belongs to them).
+    Behind(Box<TimeDomain>),
+}
+
+impl TimeDomain {
+    /// The clock that it follows in the end, and how many milliseconds it is behind it.
+    #[must_use]
+    pub fn clock(&self) -> (&Self, i64) {
+        match self {
+            Self::Event(_) | Self::Processing => (self, 0),
+            Self::Behind(other) => {
+                let (clock, behind) = other.clock();
+                (clock, behind + 1)
+            }
+        }
+    }
 }
 
 /// A part of the graph between shuffles.
@@ -181,7 +198,7 @@ pub enum WindowKind {
         step: i64,
         offset: i64,
     },
-    /// Rows of a key with less than `gap` between neighbours.
+    /// Rows of a key with at most `gap` between neighbours.
     Session {
         gap: i64,
     },

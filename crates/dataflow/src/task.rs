@@ -167,10 +167,17 @@ impl Task {
         Ok(sealed)
     }
 
-    /// State sizes and timers of all operators.
+    /// State sizes and timers of all operators. Timers are moments of the clock that the operator's time domain follows.
     pub fn reports(&self) -> impl Iterator<Item = (OperatorId, StateReport)> {
         let operators = self.operators.iter().enumerate();
-        operators.filter_map(|(at, o)| o.as_ref().map(|o| (OperatorId(at as u16), o.report())))
+        operators.filter_map(|(at, o)| {
+            let mut report = o.as_ref()?.report();
+            if let NodeKind::WindowAggregate(spec) = &self.graph.nodes[at].kind {
+                let (_, behind) = spec.domain.clock();
+                report.next_timer = report.next_timer.map(|t| t.saturating_add(behind));
+            }
+            Some((OperatorId(at as u16), report))
+        })
     }
 
     fn deliver(

@@ -212,8 +212,8 @@ pub(crate) fn call(call: &AggregateCall) -> String {
 
 /// What bounds the state of a windowed aggregation.
 fn bound(spec: &WindowAggregate, graph: &Graph) -> String {
-    let clock = match &spec.domain {
-        TimeDomain::Processing => "processing time".to_owned(),
+    let clock = match spec.domain.clock().0 {
+        TimeDomain::Processing | TimeDomain::Behind(_) => "processing time".to_owned(),
         TimeDomain::Event(ids) => {
             let mut watermarks = Vec::new();
             for (_, source) in graph.sources().filter(|(_, s)| ids.contains(&s.source)) {

@@ -258,7 +258,7 @@ fn sessions_per_key() {
         let mut session: Option<(i64, i64, i64)> = None;
         for ms in times {
             session = match session {
-                Some((start, last, n)) if ms - last < 1_000 => Some((start, ms, n + 1)),
+                Some((start, last, n)) if ms - last <= 1_000 => Some((start, ms, n + 1)),
                 before => {
                     wanted.extend(before.map(|(s, l, n)| [bidder, n, s, l + 1_000].map(|v| v.to_string()).to_vec()));
                     Some((ms, ms, 1))

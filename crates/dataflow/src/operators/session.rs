@@ -1,8 +1,8 @@
-//! Session windows: rows of a key with less than `gap` between neighbours, `[first, last + gap)`.
+//! Session windows: rows of a key with at most `gap` between neighbours, `[first, last + gap)`, as Flink and Spark have them.
 //!
 //! The partial half turns the rows of an epoch into **fragments** (key, first, last, partial states): a row joins its key's latest
 //! fragment if it is within the gap of it. The final half merges fragments and open sessions of a key that are within the gap of each
-//! other, in order of their start, and emits a session when `last + gap` is not after the watermark.
+//! other, in order of their start, and emits a session when the watermark has passed `last + gap`: a row at that very moment would still join it.
 //!
 //! **State.** Open sessions are rows of sealed **parts** (keys, first, last, states), found by an index on the encoded key. A merge writes a new row;
 //! the rows that went into it are dead. A later row of a key covers every earlier row that it replaces, which is how a restored operator tells
@@ -99,8 +99,8 @@ impl PartialSession {
             }
             let at = f.latest[key];
             if at != usize::MAX
-                && time.saturating_add(self.gap) > f.first[at]
-                && time < f.last[at].saturating_add(self.gap)
+                && time.saturating_add(self.gap) >= f.first[at]
+                && time <= f.last[at].saturating_add(self.gap)
             {
                 f.first[at] = f.first[at].min(time);
                 f.last[at] = f.last[at].max(time);
@@ -280,7 +280,7 @@ impl SessionAggregate {
             while at < all.len() {
                 let mut last = all[at].last;
                 let mut to = at + 1;
-                while to < all.len() && all[to].first < last.saturating_add(self.gap) {
+                while to < all.len() && all[to].first <= last.saturating_add(self.gap) {
                     last = last.max(all[to].last);
                     to += 1;
                 }
@@ -386,10 +386,10 @@ impl SessionAggregate {
         Some(session)
     }
 
-    /// Emits sessions that end at or before the watermark: at most one batch.
+    /// Emits sessions that end before the watermark: at most one batch.
     fn emit_some(&mut self, watermark: i64, out: &mut Vec<DeltaBatch>) -> DfResult<Step> {
         let mut closing = Vec::new();
-        while closing.len() < super::BATCH_ROWS && self.timers.first().is_some_and(|t| t.0 <= watermark) {
+        while closing.len() < super::BATCH_ROWS && self.timers.first().is_some_and(|t| t.0 < watermark) {
             let Some((_, key, first)) = self.timers.pop_first() else { break };
             closing.extend(self.take_open(&key, first));
         }
@@ -500,7 +500,7 @@ impl Operator for SessionAggregate {
             let bytes = |r: std::ops::Range<usize>| value.get(r).ok_or_else(|| corrupt("a wrong watermark"));
             self.closed = i64::from_be_bytes(bytes(0..8)?.try_into().map_err(|_| corrupt("a wrong watermark"))?);
             self.next_part = u32::from_be_bytes(bytes(8..12)?.try_into().map_err(|_| corrupt("a wrong part number"))?);
-            while self.timers.first().is_some_and(|t| t.0 <= self.closed) {
+            while self.timers.first().is_some_and(|t| t.0 < self.closed) {
                 let Some((_, key, first)) = self.timers.pop_first() else { break };
                 if let Some(session) = self.take_open(&key, first) {
                     self.release(session.part);
@@ -536,7 +536,7 @@ impl Operator for SessionAggregate {
         StateReport {
             keys: self.timers.len() as u64,
             bytes: self.parts.values().map(|p| p.rows.get_array_memory_size() as u64).sum(),
-            next_timer: self.timers.first().map(|t| t.0),
+            next_timer: self.timers.first().map(|t| t.0.saturating_add(1)),
         }
     }
 }

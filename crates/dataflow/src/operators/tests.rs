@@ -180,11 +180,19 @@ fn a_table_of_two_key_columns_forgets_the_groups_that_left() {
 #[test]
 fn a_session_ends_a_gap_after_its_last_row() {
     let mut pair = Pair::new(WindowKind::Session { gap: 10 });
-    // 0 and 9 are one session, 19 is exactly a gap later: another one. A later row joins two sessions.
+    // 0 and 9 are one session, 20 is more than a gap later: another one. A later row joins two sessions.
     assert!(pair.epoch(&plan(1, i64::MIN), &[batch(&[(1, 1, 0), (1, 2, 9), (2, 5, 4)])]).is_empty());
-    assert!(pair.epoch(&plan(2, 0), &[batch(&[(1, 4, 19), (1, 8, 33), (1, 16, 26)])]).is_empty());
-    assert_eq!(pair.epoch(&plan(3, 19), &[]), [[2, 4, 14, 1, 5, 5, 1], [1, 0, 19, 2, 3, 2, 2]]);
-    assert_eq!(pair.epoch(&plan(4, i64::MAX), &[]), [[1, 19, 43, 3, 28, 16, 3]]);
+    assert!(pair.epoch(&plan(2, 0), &[batch(&[(1, 4, 20), (1, 8, 40), (1, 16, 30)])]).is_empty());
+    assert_eq!(pair.last.report().next_timer, Some(15));
+    assert_eq!(
+        pair.epoch(&plan(3, 19), &[]),
+        [[2, 4, 14, 1, 5, 5, 1]],
+        "a row at 19 would still join the session of key 1"
+    );
+    // Exactly a gap apart, in one epoch and across epochs.
+    assert!(pair.epoch(&plan(4, 19), &[batch(&[(3, 1, 50)])]).is_empty());
+    assert_eq!(pair.epoch(&plan(5, 20), &[batch(&[(3, 2, 60), (3, 4, 70)])]), [[1, 0, 19, 2, 3, 2, 2]]);
+    assert_eq!(pair.epoch(&plan(6, i64::MAX), &[]), [[1, 20, 50, 3, 28, 16, 3], [3, 50, 80, 3, 7, 4, 3]]);
     assert_eq!(pair.last.report().keys, 0);
 }
 
@@ -207,7 +215,7 @@ fn expected(kind: WindowKind, rows: &[(i64, i64, i64)]) -> Vec<[i64; 7]> {
             list.sort_unstable();
             let mut session: Vec<(i64, i64)> = Vec::new();
             for row in list.into_iter().chain([(i64::MAX / 2, 0)]) {
-                if session.last().is_some_and(|l| row.0 - l.0 >= gap) {
+                if session.last().is_some_and(|l| row.0 - l.0 > gap) {
                     let (first, last) = (session[0].0, session[session.len() - 1].0);
                     groups.insert((key, first, last + gap), session.drain(..).map(|r| r.1).collect());
                 }

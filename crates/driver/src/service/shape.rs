@@ -62,9 +62,9 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
     let timers = graph.nodes.iter().filter_map(|n| match &n.kind {
         NodeKind::WindowAggregate(aggregate) => Some((
             n.id,
-            match &aggregate.domain {
+            match aggregate.domain.clock().0 {
                 TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
-                TimeDomain::Processing => TimerDomain::Processing,
+                TimeDomain::Processing | TimeDomain::Behind(_) => TimerDomain::Processing,
             },
         )),
         _ => None,

@@ -8,7 +8,8 @@ use datafusion::logical_expr::{Aggregate, Expr};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::expressions::Column;
 use millstream_dataflow::graph::{
-    AggregateCall, EdgeType, Exchange, Input, NamedExpr, NodeKind, TimeAttribute, WindowAggregate, WindowKind, WindowOf,
+    AggregateCall, EdgeType, Exchange, Input, NamedExpr, NodeKind, TimeAttribute, TimeDomain, WindowAggregate,
+    WindowKind, WindowOf,
 };
 use millstream_dataflow::operators::partial_schema;
 
@@ -93,7 +94,7 @@ impl Lowering<'_> {
         let partial = EdgeType { schema: partial, append_only: true, key: None, time: Vec::new() };
         let forward = vec![Input { from: rel.base, exchange: Exchange::Forward }];
         let partial = self.push(NodeKind::PartialWindowAggregate(spec.clone()), forward, partial)?;
-        let time = vec![TimeAttribute { column: keys + 2, domain: spec.domain.clone() }];
+        let time = vec![TimeAttribute { column: keys + 2, domain: emitted_by(&spec) }];
         let output =
             EdgeType { schema: spec.output.clone(), append_only: true, key: Some((0..keys + 2).collect()), time };
         let shuffle = vec![Input { from: partial, exchange: Exchange::Hash { columns: (0..keys).collect() } }];
@@ -116,7 +117,7 @@ impl Lowering<'_> {
         let of_groups = groups.iter().map(|g| match g {
             Group::Key(i) => (*i, Role::default()),
             Group::Window(part) => {
-                let time = (*part == Part::Time).then(|| spec.domain.clone());
+                let time = (*part == Part::Time).then(|| emitted_by(spec));
                 (keys + *part as usize, Role { time, part: Some(*part) })
             }
         });
@@ -128,7 +129,7 @@ impl Lowering<'_> {
             fields.push((qualifier.cloned(), Arc::new(field)));
         }
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
-        let mut rel = Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), Some(spec.domain.clone())) };
+        let mut rel = Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), Some(emitted_by(spec))) };
         for filter in pending.into_iter().flat_map(|p| &p.filters) {
             let over_output = substitute(filter.clone(), &|part| {
                 Arc::new(Column::new(spec.output.field(keys + part).name(), keys + part))
@@ -243,6 +244,14 @@ impl Lowering<'_> {
             .and(merges)
             .map_err(|e| refuse("cannot be computed like this").hint(self.catalog.mistake(&e, at).message))?;
         Ok(AggregateCall { function: lowered.aggregate, filter: lowered.filter })
+    }
+}
+
+/// Which watermark the time column of the emitted windows follows.
+fn emitted_by(spec: &WindowAggregate) -> TimeDomain {
+    match &spec.window {
+        WindowOf::Time { kind: WindowKind::Session { .. }, .. } => TimeDomain::Behind(Box::new(spec.domain.clone())),
+        WindowOf::Time { .. } | WindowOf::Attached { .. } => spec.domain.clone(),
     }
 }
 

@@ -348,7 +348,11 @@ fn common_domain(a: TimeDomain, b: TimeDomain) -> Option<TimeDomain> {
             Some(TimeDomain::Event(a))
         }
         (TimeDomain::Processing, TimeDomain::Processing) => Some(TimeDomain::Processing),
-        _ => None,
+        (TimeDomain::Behind(a), TimeDomain::Behind(b)) => Some(TimeDomain::Behind(Box::new(common_domain(*a, *b)?))),
+        (TimeDomain::Behind(a), b) | (b, TimeDomain::Behind(a)) => {
+            Some(TimeDomain::Behind(Box::new(common_domain(*a, b)?)))
+        }
+        (TimeDomain::Event(_), TimeDomain::Processing) | (TimeDomain::Processing, TimeDomain::Event(_)) => None,
     }
 }
 
