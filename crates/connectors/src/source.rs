@@ -59,12 +59,12 @@ pub trait SplitEnumerator: Send {
         Ok(None)
     }
 
-    /// What [`first_start`](Self::first_start) said when the pipeline was new: told at every later start, before the first
-    /// [`discover`](Self::discover).
+    /// Told at every later start, before the first [`discover`](Self::discover): what [`first_start`](Self::first_start) said when the
+    /// pipeline was new (nothing, if the log is older than that), and the tag of each split's last planned range.
     ///
     /// # Errors
-    /// `Fatal` if it is not such a text.
-    fn resume(&mut self, _first: &str) -> Result<(), ConnectorError> {
+    /// `Fatal` if `first` is not such a text.
+    fn resume(&mut self, _first: Option<&str>, _tags: &BTreeMap<SplitId, String>) -> Result<(), ConnectorError> {
         Ok(())
     }
 

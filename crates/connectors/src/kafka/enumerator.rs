@@ -71,7 +71,7 @@ pub(super) struct KafkaEnumerator {
     group: bool,
     known: Vec<Known>,
     index: HashMap<Partition, usize>,
-    /// Id of each topic when it was first seen.
+    /// Id of each topic when it was first seen; after a restart, by the log.
     ids: BTreeMap<String, String>,
     looked: Option<Instant>,
     /// Of every partition that was there at the first start.
@@ -402,11 +402,19 @@ impl SplitEnumerator for KafkaEnumerator {
         Ok(Some(text))
     }
 
-    fn resume(&mut self, first: &str) -> Result<(), ConnectorError> {
-        let limits = serde_json::from_str(first).map_err(|e| {
-            ConnectorError::Fatal(format!("table '{}': the log says '{first}' of its partitions: {e}", self.scan.table))
-        })?;
-        self.limits = Some(limits);
+    fn resume(&mut self, first: Option<&str>, tags: &BTreeMap<SplitId, String>) -> Result<(), ConnectorError> {
+        if let Some(first) = first {
+            let limits = serde_json::from_str(first).map_err(|e| {
+                let table = &self.scan.table;
+                ConnectorError::Fatal(format!("table '{table}': the log says '{first}' of its partitions: {e}"))
+            })?;
+            self.limits = Some(limits);
+        }
+        for (split, id) in tags.iter().filter(|(_, id)| !id.is_empty()) {
+            if let Some(partition) = Partition::of(split) {
+                self.ids.insert(partition.topic, id.clone());
+            }
+        }
         Ok(())
     }
 

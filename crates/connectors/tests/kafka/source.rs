@@ -160,6 +160,11 @@ fn a_topic_that_was_created_again_is_not_read_as_the_old_one() {
         _ => None,
     });
     assert!(message.contains(&topic) && message.contains(&old.tag), "{message}");
+    // The driver was down meanwhile: the log has the old id.
+    let mut restarted = source.enumerator().unwrap();
+    restarted.resume(None, &BTreeMap::from([(old.split.clone(), old.tag.clone())])).unwrap();
+    let message = user_message(restarted.discover(&BTreeMap::from([(old.split.clone(), 3)]), 0));
+    assert!(message.contains("created again") && message.contains(&old.tag), "{message}");
     let mut planned = range(&topic, 0, 0, 3);
     planned.tag = old.tag;
     let message = user_message(try_read(&mut *source.reader(0).unwrap(), &planned));

@@ -83,14 +83,14 @@ fn what_options_meant_at_the_first_start_holds_after_a_restart() {
     broker.send(&topic, 1, 4..6);
     let later = |options: &[(&str, &str)], first: &str| {
         let mut enumerator = broker.source(options).enumerator().unwrap();
-        enumerator.resume(first).unwrap();
+        enumerator.resume(Some(first), &BTreeMap::new()).unwrap();
         // Nothing of partition 1 has been planned yet.
         discover(&mut *enumerator, &BTreeMap::from([(split(&topic, 0), 10)])).unwrap().splits
     };
     assert_eq!(later(&options, &latest).iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(10, 15), (4, 6)]);
     let ends: Vec<_> = later(&bounded, &whole).iter().map(|s| (s.start, s.end, s.closed)).collect();
     assert_eq!(ends, [(0, 10, true), (0, 4, true)]);
-    assert!(broker.source(&options).enumerator().unwrap().resume("{").is_err());
+    assert!(broker.source(&options).enumerator().unwrap().resume(Some("{"), &BTreeMap::new()).is_err());
 }
 
 #[test]

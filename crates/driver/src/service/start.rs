@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_connectors::{ConnectorError, SplitEnumerator};
+use millstream_plan::SourceId;
 use millstream_protocol::control::ControlServer;
 use millstream_protocol::messages::JobSpec;
 use millstream_protocol::transport;
@@ -17,7 +18,7 @@ use super::shape::{Tables, plan_options, shape_of};
 use super::sources::{Watcher, now_ms};
 use super::store::Stores;
 use super::{Driver, DriverError, DriverOptions, Services, http};
-use crate::chain::WriterId;
+use crate::chain::{History, WriterId};
 use crate::coordinator::{Config, Coordinator, Executors};
 
 /// Control events that wait for the loop.
@@ -58,8 +59,8 @@ impl Driver {
         let pipeline = millstream_sql::plan(&options.sql, &conf, parallelism)?;
         let name = pipeline.settings.text("pipeline.name").unwrap_or("pipeline").to_owned();
         let tables = Arc::new(Tables::of(&pipeline)?);
-        let (enumerators, first) =
-            check(tables.clone(), found.fold.genesis.as_ref().map(|g| g.options.clone())).await?;
+        let logged = found.fold.genesis.as_ref().map(|g| (g.options.clone(), found.fold.head.clone()));
+        let (enumerators, first) = check(tables.clone(), logged).await?;
 
         let shape = shape_of(&pipeline, &tables, name.clone(), parallelism);
         let job = JobSpec { sql: options.sql.clone(), conf: conf.clone() };
@@ -164,10 +165,10 @@ fn first_start_of(source: usize) -> String {
 type FirstStarts = BTreeMap<String, String>;
 
 /// Asks every source and sink whether it is there. The sources are told what their options meant when the pipeline was new
-/// (`logged`), or say it, for the log.
+/// (`logged`, with where they stand), or say it, for the log.
 async fn check(
     tables: Arc<Tables>,
-    logged: Option<BTreeMap<String, String>>,
+    logged: Option<(BTreeMap<String, String>, History)>,
 ) -> Result<(Vec<Box<dyn SplitEnumerator>>, FirstStarts), DriverError> {
     let checked = tokio::task::spawn_blocking(move || {
         let refused = |table: &str| {
@@ -181,10 +182,11 @@ async fn check(
         for (id, (table, source)) in tables.sources.iter().enumerate() {
             let mut enumerator = source.enumerator().map_err(refused(table))?;
             match &logged {
-                Some(logged) => {
-                    if let Some(text) = logged.get(&first_start_of(id)) {
-                        enumerator.resume(text).map_err(refused(table))?;
-                    }
+                Some((options, history)) => {
+                    let first = options.get(&first_start_of(id)).map(String::as_str);
+                    let splits = history.sources.get(&SourceId(id as u16)).map(|s| &s.splits);
+                    let tags = splits.into_iter().flatten().map(|(split, s)| (split.clone(), s.tag.clone())).collect();
+                    enumerator.resume(first, &tags).map_err(refused(table))?;
                 }
                 None => {
                     first.extend(enumerator.first_start().map_err(refused(table))?.map(|t| (first_start_of(id), t)))
