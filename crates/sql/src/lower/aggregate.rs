@@ -94,7 +94,7 @@ impl Lowering<'_> {
         let partial = EdgeType { schema: partial, append_only: true, key: None, time: Vec::new() };
         let forward = vec![Input { from: rel.base, exchange: Exchange::Forward }];
         let partial = self.push(NodeKind::PartialWindowAggregate(spec.clone()), forward, partial)?;
-        let time = vec![TimeAttribute { column: keys + 2, domain: emitted_by(&spec) }];
+        let time = vec![TimeAttribute { column: keys + 2, domain: emitted_by(spec) }];
         let output =
             EdgeType { schema: spec.output.clone(), append_only: true, key: Some((0..keys + 2).collect()), time };
         let shuffle = vec![Input { from: partial, exchange: Exchange::Hash { columns: (0..keys).collect() } }];
