@@ -188,7 +188,7 @@ impl Case {
     }
 
     /// Rows are emitted once, when the watermark reaches this column of the batch result (a window's end). A column whose name begins with `__`
-    /// is only there for this, and not in the query's result.
+    /// is only there for this, and not in the query's result. Rows in which it is null are emitted at once.
     pub fn closes_by(mut self, column: &str) -> Self {
         self.until = Until::Closed(column.to_owned());
         self
@@ -447,7 +447,7 @@ impl<'a> Trial<'a> {
             let ends =
                 result.column_by_name(column).unwrap_or_else(|| panic!("the batch result has no column '{column}'"));
             let ends = to_millis(ends).unwrap();
-            let closed: BooleanArray = (0..ends.len()).map(|i| Some(ends.value(i) <= watermark)).collect();
+            let closed: BooleanArray = ends.iter().map(|end| Some(end.is_none_or(|end| end <= watermark))).collect();
             result = filter_record_batch(&result, &closed).unwrap();
         }
         let shown: Vec<usize> =
