@@ -254,6 +254,12 @@ impl Case {
         self.plan(1).err()
     }
 
+    /// The batch result over all rows.
+    pub fn batch_result(&self) -> RecordBatch {
+        let now = |t: &Table| self.now_column(&t.rows, &vec![NOW_MS; t.rows.num_rows()]);
+        self.ask(self.tables.iter().map(|t| (t.name.as_str(), now(t))))
+    }
+
     /// `explain` of the query.
     pub fn explained(&self) -> String {
         millstream_sql::explain(&self.plan(1).unwrap_or_else(|e| panic!("{e}")))
