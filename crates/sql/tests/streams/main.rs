@@ -20,6 +20,7 @@ mod feed;
 mod harness;
 mod run;
 
+mod duckdb;
 mod linear;
 mod nexmark;
 mod windows;
