@@ -65,7 +65,7 @@ fn of_several_keys() {
 #[test]
 fn of_nulls_that_are_equal() {
     for case in all_ways() {
-        let query = "SELECT a.k, a.v, b.w FROM a LEFT JOIN b ON a.k IS NOT DISTINCT FROM b.k AND a.j IS NOT DISTINCT FROM b.j";
+        let query = "SELECT a.k, a.v, b.w FROM a LEFT JOIN b ON (a.k IS NOT DISTINCT FROM b.k) AND (a.j IS NOT DISTINCT FROM b.j)";
         case.query(query).check();
     }
 }

@@ -12,19 +12,24 @@ use datafusion::error::Result;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+/// The slot of a key that equals no key, because a part of it is null.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+
 /// The keys that have been seen.
 pub(super) struct Keys {
     schema: SchemaRef,
+    /// Null equals null.
+    null_equal: bool,
     /// `None` without key columns: then all rows share slot 0.
     values: Option<Box<dyn GroupValues>>,
     scratch: Vec<usize>,
 }
 
 impl Keys {
-    pub fn new(input: &SchemaRef, columns: &[usize]) -> Result<Self> {
+    pub fn new(input: &SchemaRef, columns: &[usize], null_equal: bool) -> Result<Self> {
         let fields = columns.iter().map(|c| input.field(*c).clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let mut keys = Self { schema, values: None, scratch: Vec::new() };
+        let mut keys = Self { schema, null_equal, values: None, scratch: Vec::new() };
         keys.clear()?;
         Ok(keys)
     }
@@ -51,7 +56,11 @@ impl Keys {
         let Some(values) = &mut self.values else { return Ok(vec![0; rows.num_rows()]) };
         let keys: Vec<ArrayRef> = columns.iter().map(|c| rows.column(*c).clone()).collect();
         values.intern(&keys, &mut self.scratch)?;
-        Ok(self.scratch.iter().map(|slot| *slot as u32).collect())
+        let mut slots: Vec<u32> = self.scratch.iter().map(|slot| *slot as u32).collect();
+        if let Some(nulls) = nulls_of(rows, columns).filter(|_| !self.null_equal) {
+            slots.iter_mut().zip(&nulls).filter(|(_, whole)| !whole).for_each(|(slot, _)| *slot = NO_SLOT);
+        }
+        Ok(slots)
     }
 }
 
@@ -61,10 +70,15 @@ pub(super) fn split_nulls(
     rows: &RecordBatch,
     columns: &[usize],
 ) -> Result<Option<(RecordBatch, RecordBatch, BooleanArray)>> {
-    let nulls = columns.iter().map(|c| rows.column(*c).logical_nulls());
-    let nulls = nulls.fold(None::<NullBuffer>, |all, own| NullBuffer::union(all.as_ref(), own.as_ref()));
-    let Some(nulls) = nulls.filter(|n| n.null_count() > 0) else { return Ok(None) };
+    let Some(nulls) = nulls_of(rows, columns) else { return Ok(None) };
     let whole = BooleanArray::new(nulls.inner().clone(), None);
     let broken = arrow::compute::not(&whole)?;
     Ok(Some((filter_record_batch(rows, &whole)?, filter_record_batch(rows, &broken)?, whole)))
+}
+
+/// Rows in which one of `columns` is null, if there are any.
+fn nulls_of(rows: &RecordBatch, columns: &[usize]) -> Option<NullBuffer> {
+    let nulls = columns.iter().map(|c| rows.column(*c).logical_nulls());
+    let nulls = nulls.fold(None::<NullBuffer>, |all, own| NullBuffer::union(all.as_ref(), own.as_ref()));
+    nulls.filter(|n| n.null_count() > 0)
 }

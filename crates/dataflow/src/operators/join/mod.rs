@@ -16,7 +16,8 @@
 //! **Skew.** A key with a million rows costs a step in a chain per pair that is emitted, or tested by the residual, and nothing else: rows
 //! are found by content through an index over whole rows, and semi and anti joins without residual ask only whether a key has a row.
 //!
-//! **Nulls.** A row with a null key matches nothing and is not stored, unless nulls are equal. A residual that is null does not hold.
+//! **Nulls.** A row with a null key matches nothing, unless nulls are equal, and is stored only to leave unmatched with its time. A residual
+//! that is null does not hold.
 //!
 //! **Time.** With a [`Join::bound`], rows leave the state at the end of the epoch whose watermark they cannot outlive.
 //!
@@ -104,7 +105,7 @@ impl JoinOperator {
             Ok::<_, DataFusionError>(Core {
                 spec: spec.clone(),
                 matcher: Matcher::new(spec, output.clone())?,
-                keys: Keys::new(&spec.inputs[0].schema, &spec.inputs[0].keys)?,
+                keys: Keys::new(&spec.inputs[0].schema, &spec.inputs[0].keys, spec.null_equal)?,
                 sides: [side(0)?, side(1)?],
                 closed: i64::MIN,
             })

@@ -16,7 +16,7 @@ use datafusion::error::{DataFusionError, Result};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::keys::Keys;
+use super::keys::{Keys, NO_SLOT};
 use crate::graph::{JoinInput, Retention};
 use crate::times::to_millis;
 
@@ -237,14 +237,16 @@ impl Side {
 
     /// Chains the rows from `first` on.
     fn link(&mut self, first: u64, slots: &[u32]) {
-        let most = slots.iter().max().map_or(0, |m| *m as usize + 1);
+        let most = slots.iter().filter(|s| **s != NO_SLOT).max().map_or(0, |m| *m as usize + 1);
         if self.heads.len() < most {
             self.heads.resize(most, NONE);
         }
         for (row, slot) in slots.iter().enumerate() {
             let id = first + row as u64;
-            self.next.push(self.heads[*slot as usize]);
-            self.heads[*slot as usize] = id;
+            match self.heads.get_mut(*slot as usize) {
+                Some(head) => self.next.push(std::mem::replace(head, id)),
+                None => self.next.push(NONE),
+            }
             if self.traits.content {
                 let (hash, base, hashes) = (self.hash[(id - self.base) as usize], self.base, &self.hash);
                 self.content.insert_unique(hash, id, |id| hashes[(*id - base) as usize]);

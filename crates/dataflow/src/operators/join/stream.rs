@@ -48,9 +48,11 @@ impl Stream {
     pub fn process(&mut self, core: &mut Core, side: usize, rows: RecordBatch, out: &mut Vec<DeltaBatch>) -> Result<Step> {
         let spec = core.spec.clone();
         let input = &spec.inputs[side];
-        let mut needed = if spec.null_equal { Vec::new() } else { input.keys.clone() };
-        // A condition on the time does not hold without one.
-        needed.extend(core.sides[side].retention.map(|r| r.column));
+        // A condition on the time does not hold without one. Without a key a row still waits for its time to leave unmatched.
+        let mut needed: Vec<usize> = core.sides[side].retention.map(|r| r.column).into_iter().collect();
+        if !spec.null_equal && !spec.kind.keeps_unmatched(side) {
+            needed.extend(&input.keys);
+        }
         let rows = match split_nulls(&rows, &needed)? {
             None => rows,
             Some((whole, broken, _)) => {
