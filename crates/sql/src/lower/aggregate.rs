@@ -3,10 +3,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use datafusion::common::{DFSchema, DFSchemaRef};
+use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
+use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Aggregate, Expr};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use millstream_dataflow::graph::{
     AggregateCall, EdgeType, Exchange, Input, NamedExpr, NodeKind, TimeAttribute, WindowAggregate, WindowKind, WindowOf,
 };
@@ -64,6 +65,11 @@ impl Lowering<'_> {
             ));
         }
         let (window, time_type) = self.window_of(&rel, &spec_keys, &input.schema)?;
+        if spec_keys.is_empty() && node.aggr_expr.is_empty() {
+            // The windows themselves: a state needs a column to be held in.
+            let expr: Physical = Arc::new(Literal::new(ScalarValue::from(true)));
+            spec_keys.push(NamedExpr { name: "any".to_owned(), expr });
+        }
         let aggregates =
             node.aggr_expr.iter().map(|e| self.call(e, &names, &input.schema)).collect::<Result<Vec<_>>>()?;
         let mut fields: Vec<FieldRef> = Vec::new();
@@ -210,9 +216,12 @@ impl Lowering<'_> {
     /// Sessions are found per grouping key, so PARTITION BY and GROUP BY must say the same.
     fn check_partition(&self, pending: &Pending, keys: &[NamedExpr]) -> Result<()> {
         let (WindowKind::Session { .. }, Some(partition)) = (pending.kind, &pending.partition) else { return Ok(()) };
-        let in_keys = |p: &Physical| keys.iter().any(|k| k.expr.as_ref() == p.as_ref());
-        let in_partition = |k: &NamedExpr| partition.iter().any(|p| p.as_ref() == k.expr.as_ref());
-        if partition.iter().all(in_keys) && keys.iter().all(in_partition) {
+        // The two may call a column by different names.
+        let nameless = |e: &Physical| substitute(e.clone(), &|index| Arc::new(Column::new("", index)));
+        let all = |of: &mut dyn Iterator<Item = &Physical>| of.map(nameless).collect::<DfResult<Vec<_>>>();
+        let partition = all(&mut partition.iter()).map_err(|e| self.failed(&e))?;
+        let by = all(&mut keys.iter().map(|k| &k.expr)).map_err(|e| self.failed(&e))?;
+        if partition.iter().all(|p| by.contains(p)) && by.iter().all(|k| partition.contains(k)) {
             return Ok(());
         }
         let names: Vec<&str> = keys.iter().map(|k| k.name.rsplit('.').next().unwrap_or(&k.name)).collect();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_dataflow::times::{from_millis, to_millis};
 use tokio::runtime::Runtime;
 
-use crate::difference::texts;
 use crate::draws::mix;
 
 /// Tables in memory to ask in SQL.
@@ -75,14 +75,19 @@ impl Batch {
         let input = arguments.next().unwrap();
         let time = between(&arguments.next().unwrap(), '(', ')').trim().trim_matches(['`', '"']).to_owned();
         let lengths: Vec<i64> = arguments.map(|a| interval(&a)).collect();
-        let (query, partition) = match input.trim().strip_prefix("TABLE") {
-            Some(named) if !named.trim_start().starts_with('(') => {
-                let (table, by) = named.split_once("PARTITION BY").unwrap_or((named, ""));
-                let by = by.split(',').map(|c| c.trim().trim_matches(['`', '"', '(', ')']).to_owned());
-                (format!("SELECT * FROM {}", table.trim()), by.filter(|c| !c.is_empty()).collect())
-            }
-            subquery => (between(subquery.unwrap_or(input.trim()), '(', ')').to_owned(), Vec::new()),
+        let input = input.trim();
+        let named = input.strip_prefix("TABLE").unwrap_or(input).trim();
+        let (table, by) = match named.starts_with('(') {
+            true => named.split_at(closing(named, 0) + 1),
+            false => named.split_at(named.find("PARTITION BY").unwrap_or(named.len())),
         };
+        let query = match table.strip_prefix('(') {
+            Some(subquery) => subquery[..subquery.len() - 1].to_owned(),
+            None => format!("SELECT * FROM {table}"),
+        };
+        let by = by.trim().strip_prefix("PARTITION BY").unwrap_or_default().split(',');
+        let by = by.map(|c| c.trim().trim_matches(['`', '"', '(', ')']).to_owned());
+        let partition: Vec<String> = by.filter(|c| !c.is_empty()).collect();
         let rows = self.query(&query);
         let windowed = assign(&rows, &time, &name, &lengths, &partition);
         self.expanded += 1;
@@ -238,7 +243,11 @@ fn sessions(
     mut give: impl FnMut(u32, i64, i64),
 ) {
     let by: Vec<usize> = partition.iter().map(|c| rows.schema().index_of(c).unwrap()).collect();
-    let keys = texts(&rows.project(&by).unwrap());
+    // DataFusion groups −0.0 and 0.0 apart, so their texts are what is compared.
+    let options = FormatOptions::new().with_null("\0");
+    let shown: Vec<_> = by.iter().map(|c| ArrayFormatter::try_new(rows.column(*c), &options).unwrap()).collect();
+    let keys: Vec<Vec<String>> =
+        (0..rows.num_rows()).map(|row| shown.iter().map(|c| c.value(row).to_string()).collect()).collect();
     let mut order: Vec<usize> = (0..rows.num_rows()).filter(|r| times.is_valid(*r)).collect();
     order.sort_by_key(|r| (keys.get(*r), times.value(*r)));
     let together = |a: &usize, b: &usize| keys.get(*a) == keys.get(*b) && times.value(*b) - times.value(*a) < gap;

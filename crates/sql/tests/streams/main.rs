@@ -8,6 +8,8 @@
 //! | [`run`] | the graph in tasks: shuffles in (edge, sender, sequence) order, sealed and restored state |
 //! | [`batch`] | the judge, with window table functions expanded by their definition |
 //! | [`difference`] | two multisets of rows |
+//! | [`nexmark`], [`duckdb`] | the queries of Nexmark, against DataFusion and against DuckDB |
+//! | [`random`] | random queries over random rows |
 //! | [`draws`] | seeded random numbers |
 //!
 //! A failure prints the rows that differ, the seed and the command that replays it. `STREAMS_SEEDS=100` tries more seeds per case,
@@ -20,6 +22,9 @@ mod feed;
 mod harness;
 mod run;
 
+mod duckdb;
 mod joins;
 mod linear;
+mod nexmark;
+mod random;
 mod windows;

@@ -48,6 +48,25 @@ fn sessions() {
 }
 
 #[test]
+fn sessions_of_renamed_columns() {
+    let query = "SELECT x, y, count(*) AS n, window_end AS e
+         FROM TABLE(SESSION((SELECT k AS x, s AS y, ts AS t FROM a) PARTITION BY (y, x), DESCRIPTOR(t), INTERVAL '1' SECOND))
+         GROUP BY x, y, window_start, window_end";
+    table().query(query).closes_by("e").check();
+}
+
+#[test]
+fn the_windows_alone() {
+    for window in [
+        "TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND)",
+        "SESSION(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND)",
+    ] {
+        let query = format!("SELECT window_end AS e FROM TABLE({window}) GROUP BY window_start, window_end");
+        table().query(&query).closes_by("e").check();
+    }
+}
+
+#[test]
 fn distinct_filters_and_having() {
     let query = "SELECT window_end AS e, count(DISTINCT s) AS d, count(*) FILTER (WHERE v > 50) AS big, sum(v) AS t
          FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '4' SECOND)) WHERE k <> 3 GROUP BY window_start, window_end HAVING count(*) > 10";
@@ -77,4 +96,13 @@ fn windows_of_processing_time() {
     let query = "SELECT k, count(*) AS n, window_start AS s, window_end AS e
          FROM TABLE(TUMBLE((SELECT k, PROCTIME() AS p FROM a), DESCRIPTOR(p), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
     table().with_now().query(query).batch(&query.replace("PROCTIME()", "__now")).closes_by_now("e").check();
+}
+
+#[test]
+fn rows_beside_their_aggregates() {
+    let query = "SELECT k, v, ts FROM a WHERE v > 95 UNION ALL
+         SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
+    let batch = "SELECT *, CAST(NULL AS TIMESTAMP(3)) AS __end FROM (SELECT k, v, ts FROM a WHERE v > 95) UNION ALL
+         SELECT k, count(*), window_end, window_end AS e FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
+    table().query(query).batch(batch).closes_by("__end").check();
 }
