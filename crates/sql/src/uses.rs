@@ -341,7 +341,8 @@ fn is_time(plan: &LogicalPlan, i: usize) -> bool {
         LogicalPlan::Union(node) => node.inputs.iter().all(|input| is_time(input, i)),
         LogicalPlan::Aggregate(node) => node.group_expr.get(i).is_some_and(|e| below(&node.input, e)),
         LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-            Some(window) => i >= window.width() || is_time(&window.input, i),
+            // All but its start, which says nothing of how far the time has come.
+            Some(window) => i > window.width() || i < window.width() && is_time(&window.input, i),
             None => false,
         },
         LogicalPlan::Join(node) => match i.checked_sub(node.left.schema().fields().len()) {

@@ -203,22 +203,32 @@ impl Lowering<'_> {
         }
         for pair in pairs {
             let (Some(l), Some(r)) = (index(0, &pair.left), index(1, &pair.right)) else { continue };
-            let (Some(left), Some(right)) = (role(0, l).time.clone(), role(1, r).time.clone()) else { continue };
+            // A window's end is a moment after a time attribute.
+            let time = |side: usize, i: usize| match role(side, i) {
+                Role { time: Some(domain), .. } => Some((domain.clone(), 0)),
+                Role { part: Some(Part::End), .. } => Some((rels[side].windows.clone()?, -1)),
+                Role { .. } => None,
+            };
+            let (Some((left, left_shift)), Some((right, right_shift))) = (time(0, l), time(1, r)) else { continue };
             let Some(domain) = common_domain(left, right) else { continue };
+            let moved = |ms: Option<i64>| ms.map(|ms| ms + right_shift - left_shift);
+            let (least, most) = (moved(pair.least), moved(pair.most));
             let is_fine = |side: usize, i: usize| {
                 matches!(rels[side].schema.field(i).data_type(), DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _))
             };
             // Times are rounded down to milliseconds.
             let slack = i64::from(!is_fine(0, l) || !is_fine(1, r));
-            let hold = |column: usize, ms: Option<i64>| ms.map(|ms| Retention { column, hold_ms: ms.max(0) + slack });
-            let retentions = [hold(l, pair.most), hold(r, pair.least.map(|ms| -ms))];
+            let hold = |column: usize, shift: i64, ms: Option<i64>| {
+                ms.map(|ms| Retention { column, hold_ms: ms.max(0) + slack + shift })
+            };
+            let retentions = [hold(l, left_shift, most), hold(r, right_shift, least.map(|ms| -ms))];
             let mut roles = [vec![Role::default(); rels[0].columns.len()], vec![Role::default(); rels[1].columns.len()]];
-            let time = || Role { time: Some(domain.clone()), part: None };
-            if slack == 0 && pair.most.is_some_and(|ms| ms <= 0) {
-                roles[0][l] = time();
+            let kept = || Role { time: Some(domain.clone()), part: None };
+            if slack == 0 && left_shift == 0 && most.is_some_and(|ms| ms <= 0) {
+                roles[0][l] = kept();
             }
-            if slack == 0 && pair.least.is_some_and(|ms| ms >= 0) {
-                roles[1][r] = time();
+            if slack == 0 && right_shift == 0 && least.is_some_and(|ms| ms >= 0) {
+                roles[1][r] = kept();
             }
             let useful = retentions.iter().any(Option::is_some);
             let settles = (0..2).all(|side| !kind.keeps_unmatched(side) || retentions[side].is_some());
