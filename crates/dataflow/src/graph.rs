@@ -118,6 +118,8 @@ pub enum NodeKind {
     WindowAggregate(Arc<WindowAggregate>),
     /// All inputs have the same schema; output is their multiset union.
     Union,
+    /// Pairs of left (input 0) and right (input 1) rows. Output: left columns, then right columns; semi and anti: left columns.
+    Join(Arc<Join>),
     Sink(Box<SinkNode>),
 }
 
@@ -243,6 +245,78 @@ pub struct AggregateCall {
     pub function: Arc<AggregateFunctionExpr>,
     /// `FILTER (WHERE …)`.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// A join: equality of key columns and any further condition.
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub kind: JoinKind,
+    /// Left and right.
+    pub inputs: [JoinInput; 2],
+    /// Null keys equal each other (`IS NOT DISTINCT FROM`); otherwise they match nothing.
+    pub null_equal: bool,
+    /// Over the left columns, then the right columns. A pair for which it is not true does not match.
+    pub residual: Option<Arc<dyn PhysicalExpr>>,
+    /// The watermark by which rows leave the state, if time bounds the join. Both inputs are append-only then.
+    pub bound: Option<TimeDomain>,
+}
+
+/// Which rows of a join are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    /// Left rows that have a match.
+    Semi,
+    /// Left rows that have none.
+    Anti,
+}
+
+/// One side of a join.
+#[derive(Clone, Debug)]
+pub struct JoinInput {
+    pub schema: SchemaRef,
+    pub append_only: bool,
+    /// As many on both sides, of equal types.
+    pub keys: Vec<usize>,
+    pub retention: Option<Retention>,
+}
+
+/// How long a row can still find a match: it cannot once `column` (a timestamp, in milliseconds) + `hold_ms` is below the watermark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub column: usize,
+    pub hold_ms: i64,
+}
+
+impl JoinKind {
+    /// True if rows of this side (0 left, 1 right) leave the join although they match nothing.
+    #[must_use]
+    pub fn keeps_unmatched(self, side: usize) -> bool {
+        match self {
+            Self::Inner | Self::Semi => false,
+            Self::Left | Self::Anti => side == 0,
+            Self::Right => side == 1,
+            Self::Full => true,
+        }
+    }
+
+    /// True if the output has left columns only.
+    #[must_use]
+    pub fn is_filter(self) -> bool {
+        matches!(self, Self::Semi | Self::Anti)
+    }
+}
+
+impl Join {
+    /// True if what leaves the join is never taken back: nothing that it reads is, and no unmatched row leaves before it is known to stay so.
+    #[must_use]
+    pub fn append_only(&self) -> bool {
+        let settles = |side: usize| !self.kind.keeps_unmatched(side) || self.inputs[side].retention.is_some();
+        self.inputs.iter().all(|i| i.append_only) && settles(0) && settles(1)
+    }
 }
 
 /// A table that is written by one INSERT.

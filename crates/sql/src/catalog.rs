@@ -61,6 +61,8 @@ impl Catalog {
         options.sql_parser.enable_ident_normalization = false;
         options.sql_parser.collect_spans = true;
         options.optimizer.skip_failed_rules = false;
+        // A stream has no moment at which a subquery could be run first: it is joined.
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         Self {
             changing: BTreeMap::new(),
             entries: BTreeMap::new(),

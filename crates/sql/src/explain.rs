@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
-    AggregateCall, Exchange, FilterValues, Graph, NamedExpr, Node, NodeKind, SourceNode, TimeDomain, WindowAggregate,
+    AggregateCall, Exchange, FilterValues, Graph, Join, JoinKind, NamedExpr, Node, NodeKind, SourceNode, TimeDomain, WindowAggregate,
     WindowKind, WindowOf,
 };
 
@@ -72,6 +72,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::Union => vec!["union".to_owned()],
+        NodeKind::Join(join) => describe_join(join),
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
 }
@@ -192,8 +193,55 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             lines
         }
         NodeKind::Union => vec!["union all".to_owned()],
+        NodeKind::Join(join) => join_lines(node, join, graph),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
     }
+}
+
+fn describe_join(join: &Join) -> Vec<String> {
+    let mut lines = vec![format!("join {:?} {} {:?}", join.kind, join.null_equal, join.bound)];
+    lines.extend(join.inputs.iter().map(|i| format!("{:?} {} {:?}", i.keys, i.append_only, i.retention)));
+    lines.extend(join.residual.iter().map(|r| format!("where {r}")));
+    lines
+}
+
+fn join_lines(node: &Node, join: &Join, graph: &Graph) -> Vec<String> {
+    let kind = match join.kind {
+        JoinKind::Inner => "inner join",
+        JoinKind::Left => "left join",
+        JoinKind::Right => "right join",
+        JoinKind::Full => "full join",
+        JoinKind::Semi => "semi join: left rows that have a match",
+        JoinKind::Anti => "anti join: left rows that have no match",
+    };
+    let mut lines = vec![kind.to_owned()];
+    let name = |side: usize, column: usize| join.inputs[side].schema.field(column).name().clone();
+    let equal = if join.null_equal { "is not distinct from" } else { "=" };
+    let keys: Vec<String> = (0..join.inputs[0].keys.len())
+        .map(|i| format!("{} {equal} {}", name(0, join.inputs[0].keys[i]), name(1, join.inputs[1].keys[i])))
+        .collect();
+    lines.push(match keys.is_empty() {
+        true => "keys       none: every row meets every row, in one task".to_owned(),
+        false => format!("keys       {}", keys.join(", ")),
+    });
+    lines.extend(join.residual.iter().map(|r| format!("where      {}", show(r))));
+    lines.push(format!("rows       {}", if node.output.append_only { "append only" } else { "changes" }));
+    let sides = ["left", "right"].into_iter().zip(&join.inputs).enumerate();
+    for (side, (which, input)) in sides {
+        let kept = match (input.retention, &join.bound) {
+            (Some(retention), Some(domain)) => {
+                let wait = match retention.hold_ms {
+                    ms if ms <= 0 => String::new(),
+                    ms => format!(" by {}", duration(ms)),
+                };
+                format!("until {} passes {}{wait}", clock(domain, graph), name(side, retention.column))
+            }
+            _ if !input.append_only => "grows with the rows that are there".to_owned(),
+            _ => "grows with every row".to_owned(),
+        };
+        lines.push(format!("state      {which}: {kept}"));
+    }
+    lines
 }
 
 fn aggregates(spec: &WindowAggregate) -> String {
@@ -212,18 +260,7 @@ pub(crate) fn call(call: &AggregateCall) -> String {
 
 /// What bounds the state of a windowed aggregation.
 fn bound(spec: &WindowAggregate, graph: &Graph) -> String {
-    let clock = match spec.domain.clock().0 {
-        TimeDomain::Processing | TimeDomain::Behind(_) => "processing time".to_owned(),
-        TimeDomain::Event(ids) => {
-            let mut watermarks = Vec::new();
-            for (_, source) in graph.sources().filter(|(_, s)| ids.contains(&s.source)) {
-                let expr = source.watermark.as_ref().map_or_else(String::new, |w| format!(" ({})", show(&w.expr)));
-                watermarks.push(format!("{}{expr}", source.table));
-            }
-            let least = if watermarks.len() > 1 { "lowest " } else { "" };
-            format!("the {least}watermark of {}", watermarks.join(", "))
-        }
-    };
+    let clock = clock(&spec.domain, graph);
     let length = match &spec.window {
         WindowOf::Time {
             kind: WindowKind::Tumble { size, .. } | WindowKind::Hop { size, .. } | WindowKind::Cumulate { size, .. },
@@ -237,6 +274,22 @@ fn bound(spec: &WindowAggregate, graph: &Graph) -> String {
         WindowOf::Attached { .. } => "keys of the windows of its input".to_owned(),
     };
     format!("bounded by {clock}: {length}")
+}
+
+/// What closes windows and lets rows go.
+fn clock(domain: &TimeDomain, graph: &Graph) -> String {
+    match domain.clock().0 {
+        TimeDomain::Processing | TimeDomain::Behind(_) => "processing time".to_owned(),
+        TimeDomain::Event(ids) => {
+            let mut watermarks = Vec::new();
+            for (_, source) in graph.sources().filter(|(_, s)| ids.contains(&s.source)) {
+                let expr = source.watermark.as_ref().map_or_else(String::new, |w| format!(" ({})", show(&w.expr)));
+                watermarks.push(format!("{}{expr}", source.table));
+            }
+            let least = if watermarks.len() > 1 { "lowest " } else { "" };
+            format!("the {least}watermark of {}", watermarks.join(", "))
+        }
+    }
 }
 
 fn window(kind: WindowKind) -> String {

@@ -1,15 +1,24 @@
 //! DataFusion's analysis and those of its optimisations that hold for streams.
 //!
-//! Left out on purpose: rules that turn `count(DISTINCT …)` into two aggregations, that assume a finite input (limits, empty relations), or
-//! that change joins and subqueries, which streams of this version do not have.
+//! Left out on purpose: rules that turn `count(DISTINCT …)` into two aggregations, or that assume a finite input (limits, empty relations).
+//!
+//! Those for joins and subqueries are equalities of relational algebra, which hold for every prefix of the input and so for the stream: IN,
+//! EXISTS and scalar subqueries as semi, anti and left joins; equalities out of WHERE into ON (a comma or CROSS JOIN has its keys
+//! there, and without keys all rows go to one task); an outer join whose padded rows a filter drops as an inner one, which takes nothing
+//! back. Left out are rules that look at sizes of tables: the order of joins is that of the text.
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
@@ -26,15 +35,64 @@ const MAX_EXPR_SIZE: u64 = 20_000;
 pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Result<LogicalPlan> {
     let failed = |e| catalog.mistake(&e, at);
     let analyzed = Analyzer::new().execute_and_check(plan, catalog.config(), |_, _| {}).map_err(failed)?;
+    check_scalars(&analyzed, at)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownFilter::new()),
         Arc::new(OptimizeProjections::new()),
     ];
     let context =
         OptimizerContext::new_with_config_options(catalog.config().clone()).without_query_execution_start_time();
-    Optimizer::with_rules(rules).optimize(analyzed, &context, |_, _| {}).map_err(failed)
+    let optimized = Optimizer::with_rules(rules).optimize(analyzed, &context, |_, _| {}).map_err(failed)?;
+    if mentions(&optimized, &|e| {
+        matches!(e, Expr::InSubquery(_) | Expr::Exists(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..))
+    })
+    .map_err(failed)?
+    {
+        return Err(Mistake::new(at, "a subquery of this form cannot be computed as a join")
+            .hint("join its table, or compare the subquery's columns with those of the query by = and AND"));
+    }
+    Ok(optimized)
+}
+
+/// True if an expression of `plan`, or one inside it, is like that.
+fn mentions(plan: &LogicalPlan, is: &dyn Fn(&Expr) -> bool) -> DfResult<bool> {
+    let mut found = false;
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|e| Ok(is(e)))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(found)
+}
+
+/// A scalar subquery becomes a left join, which would repeat rows if it had several rows. What is correlated has been checked by DataFusion.
+fn check_scalars(plan: &LogicalPlan, at: Location) -> Result<()> {
+    fn has_one_row(plan: &LogicalPlan) -> bool {
+        match plan {
+            LogicalPlan::Projection(node) => has_one_row(&node.input),
+            LogicalPlan::Filter(node) => has_one_row(&node.input),
+            LogicalPlan::SubqueryAlias(node) => has_one_row(&node.input),
+            LogicalPlan::Aggregate(node) => node.group_expr.is_empty(),
+            _ => false,
+        }
+    }
+    let many = |e: &Expr| match e {
+        Expr::ScalarSubquery(query) => query.outer_ref_columns.is_empty() && !has_one_row(&query.subquery),
+        _ => false,
+    };
+    match mentions(plan, &many) {
+        Ok(false) => Ok(()),
+        _ => Err(Mistake::new(at, "a subquery that stands for one value may have several rows")
+            .hint("aggregate it, as in (SELECT max(x) FROM t), or join it")),
+    }
 }
 
 /// Refuses plans that would take the planner minutes or overflow a stack. Views are part of `plan`.
@@ -88,6 +146,13 @@ fn sizes(plan: &LogicalPlan) -> DfResult<Vec<u64>> {
         LogicalPlan::Aggregate(_) | LogicalPlan::TableScan(_) => Ok(vec![1; columns]),
         LogicalPlan::Union(_) => {
             Ok((0..columns).map(|i| inputs.iter().filter_map(|s| s.get(i)).max().copied().unwrap_or(1)).collect())
+        }
+        LogicalPlan::Join(node) => {
+            use datafusion::common::JoinType::{RightAnti, RightSemi};
+            let skipped = if matches!(node.join_type, RightSemi | RightAnti) { 1 } else { 0 };
+            let mut both = inputs.into_iter().skip(skipped).flatten().collect::<Vec<_>>();
+            both.resize(columns, 1);
+            Ok(both)
         }
         _ => {
             let mut below = inputs.into_iter().next().unwrap_or_default();

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, ObjectName, Query, Select,
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinOperator,
+    ObjectName, Query, Select,
     SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -33,9 +34,6 @@ const ORDERED: &[&str] = &[
     "string_agg",
     "listagg",
 ];
-
-/// Group windows as functions in an expression are rewritten before this is asked; what is left stands in the wrong place.
-const WINDOW_FUNCTIONS: &[&str] = &["tumble", "hop", "cumulate", "session", "session_window"];
 
 pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
     match query.visit(&mut Refuse { tokens, depth: 0 }) {
@@ -87,6 +85,26 @@ impl Refuse<'_> {
 
     fn start(&self) -> Location {
         self.tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start)
+    }
+
+    /// Joins that compare neighbours or rows of one row's own table.
+    fn join(&self, join: &Join) -> Flow {
+        let at = join.relation.span().start;
+        let before = |word: &str| {
+            let tokens = self.tokens.iter().rev().filter(|t| t.span.start < at);
+            tokens.into_iter().find(|t| lex::is_word(&t.token, word)).map_or(at, |t| t.span.start)
+        };
+        match &join.join_operator {
+            JoinOperator::AsOf { .. } => {
+                no(before("ASOF"), "ASOF JOIN", "join on equality and a condition on both time columns")
+            }
+            JoinOperator::CrossApply | JoinOperator::OuterApply => no(before("APPLY"), "APPLY", "write JOIN … ON"),
+            JoinOperator::StraightJoin(_) => no(before("STRAIGHT_JOIN"), "STRAIGHT_JOIN", "write JOIN … ON"),
+            JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+                no(before("ARRAY"), "ARRAY JOIN", "select fields of nested rows by name")
+            }
+            _ => Flow::Continue(()),
+        }
     }
 
     fn ordered_by(&self, function: &Function, at: Location) -> Flow {
@@ -141,20 +159,8 @@ impl Visitor for Refuse<'_> {
         if select.from.is_empty() {
             return no(at, "SELECT without FROM", "name a table in FROM");
         }
-        let joined = select.from.iter().flat_map(|f| &f.joins).next();
-        if joined.is_some() || select.from.len() > 1 {
-            if let Some(TableFactor::UNNEST { .. }) =
-                joined.map(|j| &j.relation).or(select.from.get(1).map(|f| &f.relation))
-            {
-                return no(self.keyword(at, &["UNNEST"]), "UNNEST", "select fields of nested rows by name");
-            }
-            let from = select.from[0].relation.span().end;
-            let words = ["JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL", "SEMI", "ANTI"];
-            let join_at = match joined {
-                Some(_) => self.keyword(from, &words),
-                None => select.from[1].relation.span().start,
-            };
-            return no(join_at, "a join", "joins come in a later version; join what the sinks hold");
+        for join in select.from.iter().flat_map(|f| &f.joins) {
+            self.join(join)?;
         }
         if !select.lateral_views.is_empty() {
             return no(self.keyword(at, &["LATERAL"]), "LATERAL VIEW", "select fields of nested rows by name");
@@ -192,7 +198,7 @@ impl Visitor for Refuse<'_> {
         let at = factor.span().start;
         match factor {
             TableFactor::Table { sample: Some(_), .. } => no(at, "TABLESAMPLE", "filter by a hash of a key"),
-            TableFactor::Table { version: Some(_), .. } => no(at, "FOR SYSTEM_TIME", "joins come in a later version"),
+            TableFactor::Table { version: Some(_), .. } => no(at, "FOR SYSTEM_TIME", "join the table as it is: the result follows its changes"),
             TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
                 no(self.keyword(self.start(), &["LATERAL"]), "LATERAL", "select fields of nested rows by name")
             }
@@ -206,8 +212,8 @@ impl Visitor for Refuse<'_> {
                 let at = self.keyword(self.start(), &["MATCH_RECOGNIZE"]);
                 no(at, "MATCH_RECOGNIZE", "filter and aggregate over a window")
             }
-            TableFactor::NestedJoin { table_with_joins, .. } if !table_with_joins.joins.is_empty() => {
-                no(self.keyword(at, &["JOIN"]), "a join", "joins come in a later version; join what the sinks hold")
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                table_with_joins.joins.iter().try_for_each(|join| self.join(join))
             }
             _ => Flow::Continue(()),
         }
@@ -228,9 +234,6 @@ impl Visitor for Refuse<'_> {
             );
         }
         match expr {
-            Expr::InSubquery { subquery, .. } | Expr::Exists { subquery, .. } => {
-                no(subquery.span().start, "a subquery in an expression", "list the values, as in x IN (1, 2)")
-            }
             Expr::Function(function) => {
                 let at = function.name.span().start;
                 let name = name_of(&function.name);
@@ -256,24 +259,7 @@ impl Visitor for Refuse<'_> {
                 }
                 self.ordered_by(function, at)
             }
-            Expr::Subquery(subquery) if !self.is_table_argument(subquery) => {
-                no(subquery.span().start, "a subquery in an expression", "put it into FROM")
-            }
             _ => Flow::Continue(()),
-        }
-    }
-}
-
-impl Refuse<'_> {
-    /// True if the subquery is an argument of a window table function.
-    fn is_table_argument(&self, subquery: &Query) -> bool {
-        let start = subquery.span().start;
-        let Some(at) = self.tokens.iter().position(|t| t.span.start == start) else { return false };
-        let mut before = self.tokens[..at].iter().rev().map(|t| &t.token).skip_while(|t| **t == Token::LParen);
-        match before.next() {
-            Some(Token::RArrow) => true,
-            Some(word) => WINDOW_FUNCTIONS.iter().any(|w| lex::is_word(word, w)),
-            None => false,
         }
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, JoinType, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator};
 use millstream_dataflow::graph::FilterValues;
 
 use crate::catalog::Catalog;
+use crate::lower::time_pairs;
 use crate::table::{ColumnOrigin, StreamTable, Table};
 use crate::window::{Partition, WindowTvf};
 
@@ -260,6 +261,7 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
             used.readers.push(accepted);
             Ok(())
         }
+        LogicalPlan::Join(join) => visit_join(uses, join, needs),
         // Refused when the plan is lowered.
         other => other.inputs().into_iter().try_for_each(|input| {
             let all = (0..input.schema().fields().len()).map(|i| (i, Need { paths: Paths::All, as_time: false }));
@@ -278,6 +280,81 @@ fn visit_window(uses: &mut Uses, window: &WindowTvf, needs: Needs) -> DfResult<(
         by.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
     }
     visit(uses, &window.input, below, None)
+}
+
+/// A semi or anti join has the columns of one side, other joins those of both.
+fn visit_join(uses: &mut Uses, join: &Join, needs: Needs) -> DfResult<()> {
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let width = match join.join_type {
+        JoinType::RightSemi | JoinType::RightAnti => 0,
+        _ => left.fields().len(),
+    };
+    let (mut of_left, mut of_right) = (Needs::new(), Needs::new());
+    for (i, need) in needs {
+        match i.checked_sub(width) {
+            None => add(&mut of_left, i, need.paths, need.as_time),
+            // The mark of a mark join is a column of neither side.
+            Some(i) if i < right.fields().len() => add(&mut of_right, i, need.paths, need.as_time),
+            Some(_) => {}
+        }
+    }
+    let mut on = Vec::new();
+    for (l, r) in &join.on {
+        add_expr(&mut of_left, l, left)?;
+        add_expr(&mut of_right, r, right)?;
+        on.push((l, r));
+    }
+    if let Some(filter) = &join.filter {
+        let names = left.join(right)?;
+        let mut both = Needs::new();
+        add_expr(&mut both, filter, &names)?;
+        let all = left.fields().len();
+        for (i, need) in both {
+            match i.checked_sub(all) {
+                None => add(&mut of_left, i, need.paths, false),
+                Some(i) => add(&mut of_right, i, need.paths, false),
+            }
+        }
+    }
+    for pair in time_pairs(&on, join.filter.as_ref()) {
+        let (Ok(l), Ok(r)) = (left.index_of_column(&pair.left), right.index_of_column(&pair.right)) else { continue };
+        // Rows leave the state by the watermarks of both tables.
+        if is_time(&join.left, l) && is_time(&join.right, r) {
+            add(&mut of_left, l, Paths::All, true);
+            add(&mut of_right, r, Paths::All, true);
+        }
+    }
+    visit(uses, &join.left, of_left, None)?;
+    visit(uses, &join.right, of_right, None)
+}
+
+/// True if column `i` of `plan` is its table's watermark column, unchanged, or the time of a window.
+fn is_time(plan: &LogicalPlan, i: usize) -> bool {
+    let below = |input: &LogicalPlan, expr: &Expr| match expr.clone().unalias_nested().data {
+        Expr::Column(column) => input.schema().index_of_column(&column).is_ok_and(|i| is_time(input, i)),
+        _ => false,
+    };
+    match plan {
+        LogicalPlan::Projection(node) => below(&node.input, &node.expr[i]),
+        LogicalPlan::Filter(node) => is_time(&node.input, i),
+        LogicalPlan::SubqueryAlias(node) => is_time(&node.input, i),
+        LogicalPlan::Union(node) => node.inputs.iter().all(|input| is_time(input, i)),
+        LogicalPlan::Aggregate(node) => node.group_expr.get(i).is_some_and(|e| below(&node.input, e)),
+        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
+            // All but its start, which says nothing of how far the time has come.
+            Some(window) => i > window.width() || i < window.width() && is_time(&window.input, i),
+            None => false,
+        },
+        LogicalPlan::Join(node) => match i.checked_sub(node.left.schema().fields().len()) {
+            None => is_time(&node.left, i),
+            Some(i) => i < node.right.schema().fields().len() && is_time(&node.right, i),
+        },
+        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<StreamTable>().is_some_and(|source| {
+            let column = scan.projection.as_ref().map_or(i, |p| p[i]);
+            source.table.watermark.as_ref().is_some_and(|w| w.column == column)
+        }),
+        _ => false,
+    }
 }
 
 /// Columns of which `filter` accepts only some values.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_dataflow::graph::{Graph, Node, NodeKind, WindowOf};
+use millstream_dataflow::graph::{Exchange, Graph, Node, NodeKind, WindowOf};
 use millstream_sql::{explain, plan};
 
 fn folder() -> PathBuf {
@@ -178,6 +178,23 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
         NodeKind::WindowAssign(assign) => {
             assert!(matches!(input().field(assign.time).data_type(), DataType::Timestamp(..)), "{name}");
             assert_eq!(input().fields().len() + 3, output.fields().len(), "{name}");
+        }
+        NodeKind::Join(join) => {
+            for (side, (from, own)) in node.inputs.iter().zip(&join.inputs).enumerate() {
+                assert_eq!(graph.node(from.from).output.schema, own.schema, "{name}: side {side}");
+                assert_eq!(from.exchange, Exchange::Hash { columns: own.keys.clone() }, "{name}: side {side}");
+                let times = own.retention.iter().map(|r| own.schema.field(r.column).data_type());
+                assert!(times.into_iter().all(|t| matches!(t, DataType::Timestamp(..))), "{name}: side {side}");
+            }
+            let types = |side: usize| {
+                let own = &join.inputs[side];
+                own.keys.iter().map(|k| own.schema.field(*k).data_type().clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(types(0), types(1), "{name}");
+            let sides = if join.kind.is_filter() { 1 } else { 2 };
+            let width: usize = join.inputs[..sides].iter().map(|i| i.schema.fields().len()).sum();
+            assert_eq!(output.fields().len(), width, "{name}");
+            assert_eq!(node.output.append_only, join.append_only(), "{name}");
         }
         NodeKind::Union => {
             for from in &node.inputs {

@@ -10,6 +10,7 @@ mod aggregate;
 mod assign;
 mod calc;
 mod groups;
+mod join;
 mod partial;
 mod session;
 mod union;
@@ -148,6 +149,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
             _ => Box::new(aggregate::WindowAggregateOperator::new(id, spec)?),
         }),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
+        NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
 

@@ -59,14 +59,13 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
         stage: node.stage,
         commit_interval_ms: tables.sinks[usize::from(sink.sink.0)].1.commit_interval().map(|d| d.as_millis() as u64),
     });
+    let clock = |domain: &TimeDomain| match domain.clock().0 {
+        TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
+        TimeDomain::Processing | TimeDomain::Behind(_) => TimerDomain::Processing,
+    };
     let timers = graph.nodes.iter().filter_map(|n| match &n.kind {
-        NodeKind::WindowAggregate(aggregate) => Some((
-            n.id,
-            match aggregate.domain.clock().0 {
-                TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
-                TimeDomain::Processing | TimeDomain::Behind(_) => TimerDomain::Processing,
-            },
-        )),
+        NodeKind::WindowAggregate(aggregate) => Some((n.id, clock(&aggregate.domain))),
+        NodeKind::Join(join) => join.bound.as_ref().map(|domain| (n.id, clock(domain))),
         _ => None,
     });
     let mut sources: Vec<SourceShape> = sources.collect();

@@ -40,6 +40,9 @@ impl Lowering<'_> {
         let keys: Vec<&Expr> = group_exprs.iter().filter(|e| part_of(&rel, e).is_none()).collect();
         let rel = self.ready(rel, &keys, &node.aggr_expr)?;
         let input = self.output(rel.base).clone();
+        if !input.append_only {
+            return Err(self.unsupported("a windowed aggregation of rows that are taken back", &["GROUP"]));
+        }
         // The node's columns under the names of the query; bounds of a pending window are not among them.
         let names = input_names(&rel, &input.schema).map_err(|e| self.failed(&e))?;
         let mut spec_keys = Vec::new();

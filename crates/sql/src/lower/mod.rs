@@ -6,9 +6,11 @@
 //! windows does it become a `WindowAssign`.
 mod aggregate;
 mod calc;
+mod join;
 mod rel;
 mod source;
 
+pub(crate) use join::time_pairs;
 pub(crate) use source::format_of;
 
 use std::collections::{BTreeMap, HashMap};
@@ -93,6 +95,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<SchemaRef> {
         let rel = self.query(plan, tokens)?;
         let (from, output) = self.finish(rel)?;
+        self.require_append_only(&sink.table, from)?;
         let exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
         let schema = output.schema.clone();
         self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output)?;
@@ -109,12 +112,16 @@ impl<'a> Lowering<'a> {
         self.lower(plan)
     }
 
+    pub(crate) fn catalog(&self) -> &Catalog {
+        self.catalog
+    }
+
     fn start(&self) -> Location {
         self.tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start)
     }
 
     /// Where one of these words stands, or the statement.
-    fn place(&self, words: &[&str]) -> Location {
+    pub(crate) fn place(&self, words: &[&str]) -> Location {
         words.iter().find_map(|w| lex::find_word(self.tokens, w)).unwrap_or_else(|| self.start())
     }
 
@@ -137,7 +144,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn output(&self, node: OperatorId) -> &EdgeType {
+    pub(crate) fn output(&self, node: OperatorId) -> &EdgeType {
         &self.nodes[usize::from(node.0)].output
     }
 
@@ -173,7 +180,7 @@ impl<'a> Lowering<'a> {
                 }
                 None => Err(self.unsupported(extension.node.name(), &[])),
             },
-            LogicalPlan::Join(_) => Err(self.unsupported("a join", &["JOIN"])),
+            LogicalPlan::Join(node) => self.join(node),
             LogicalPlan::Sort(_) => Err(self.unsupported("ORDER BY", &["ORDER"])),
             LogicalPlan::Limit(_) => Err(self.unsupported("LIMIT", &["LIMIT"])),
             LogicalPlan::Distinct(_) => Err(self.unsupported("DISTINCT", &["DISTINCT", "UNION"])),
