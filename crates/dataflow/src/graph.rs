@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::logical_expr::WindowFrame;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::window::WindowExpr;
 use millstream_plan::{Digest, OperatorId, SinkId, SourceId, StageId};
 
 /// A pipeline as a graph.
@@ -101,6 +103,10 @@ pub enum NodeKind {
     WindowAggregate(Arc<WindowAggregate>),
     /// All inputs have the same schema; output is their multiset union.
     Union,
+    /// Rows whose rank in their partition is in a range: top-N, deduplication, `ORDER BY … LIMIT`.
+    Rank(Arc<Rank>),
+    /// Functions over frames of ordered partitions. Output: the input's columns, then one per call.
+    Over(Arc<Over>),
     Sink(Box<SinkNode>),
 }
 
@@ -226,6 +232,86 @@ pub struct AggregateCall {
     pub function: Arc<AggregateFunctionExpr>,
     /// `FILTER (WHERE …)`.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// Rows in partitions, each in an order. Ties are completed by the other columns from left to right, ascending, nulls first.
+#[derive(Clone, Debug)]
+pub struct Ordered {
+    /// Schema of the rows.
+    pub input: SchemaRef,
+    /// None: all rows are one partition.
+    pub partition: Vec<usize>,
+    pub order: Vec<SortColumn>,
+    /// Without it every row of a partition must be kept.
+    pub append_only: bool,
+    /// The partitions are those of a window: each is emitted once, when its window closes, and forgotten.
+    pub close: Option<Close>,
+}
+
+/// A column by which rows are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+/// When the partition of a window is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// End of the window, one of the partition's columns.
+    pub end: usize,
+    pub domain: TimeDomain,
+}
+
+/// Rows by rank.
+#[derive(Clone, Debug)]
+pub struct Rank {
+    pub rows: Ordered,
+    pub function: RankFunction,
+    /// First rank that is kept, counted from 1.
+    pub from: u64,
+    /// Last rank that is kept; `u64::MAX`: no last one.
+    pub to: u64,
+    /// The rank is the last column of the output, after the input's.
+    pub numbered: bool,
+}
+
+/// How rows are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankFunction {
+    /// 1, 2, 3, 4
+    RowNumber,
+    /// Rows that are equal in the order share a rank: 1, 2, 2, 4
+    Rank,
+    /// 1, 2, 2, 3
+    DenseRank,
+}
+
+/// Functions over frames.
+#[derive(Clone, Debug)]
+pub struct Over {
+    pub rows: Ordered,
+    pub calls: Vec<OverCall>,
+}
+
+/// One function.
+#[derive(Clone, Debug)]
+pub struct OverCall {
+    pub function: OverFunction,
+    /// A row's result depends only on this many rows before and after it; `None`: on rows at any distance.
+    pub reach: Option<(u64, u64)>,
+    /// As SQL.
+    pub text: String,
+}
+
+/// What is computed for a row.
+#[derive(Clone, Debug)]
+pub enum OverFunction {
+    /// An aggregate over the rows of the frame.
+    Aggregate { call: AggregateCall, frame: Arc<WindowFrame> },
+    /// A window function of DataFusion, with its frame, over the node's input.
+    Window(Arc<dyn WindowExpr>),
 }
 
 /// A table that is written by one INSERT.

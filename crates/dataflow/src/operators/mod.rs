@@ -10,7 +10,10 @@ mod aggregate;
 mod assign;
 mod calc;
 mod groups;
+mod ordered;
+mod over;
 mod partial;
+mod rank;
 mod session;
 mod union;
 
@@ -143,6 +146,8 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
             _ => Box::new(aggregate::WindowAggregateOperator::new(id, spec)?),
         }),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
+        NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
 
