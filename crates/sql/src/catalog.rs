@@ -25,6 +25,8 @@ use crate::{lex, query, types};
 
 /// Tables, views and functions.
 pub(crate) struct Catalog {
+    /// Tables whose rows may be taken away again, with the columns that identify their rows.
+    pub changing: BTreeMap<String, Vec<String>>,
     entries: BTreeMap<String, Entry>,
     functions: Functions,
     options: Arc<ConfigOptions>,
@@ -60,6 +62,7 @@ impl Catalog {
         options.sql_parser.collect_spans = true;
         options.optimizer.skip_failed_rules = false;
         Self {
+            changing: BTreeMap::new(),
             entries: BTreeMap::new(),
             functions: Functions::new(),
             options: Arc::new(options),

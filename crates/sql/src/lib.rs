@@ -60,9 +60,24 @@ pub struct Pipeline {
 /// # Errors
 /// The first mistake, with its place.
 pub fn plan(sql: &str, conf: &BTreeMap<String, String>, parallelism: u16) -> Result<Pipeline, SqlError> {
+    plan_changing(sql, conf, parallelism, &BTreeMap::new())
+}
+
+/// The same, with tables whose rows may also be taken away again, each with the columns that identify its rows (none: nothing does).
+/// Stands in for formats of changes in tests.
+///
+/// # Errors
+/// See [`plan`].
+#[doc(hidden)]
+pub fn plan_changing(
+    sql: &str,
+    conf: &BTreeMap<String, String>,
+    parallelism: u16,
+    changing: &BTreeMap<String, Vec<String>>,
+) -> Result<Pipeline, SqlError> {
     // Parsers and planners recurse: their stack is made as deep as the longest statement that is accepted.
     let planned = std::thread::scope(|scope| {
-        let work = || pipeline::build(sql, conf, parallelism);
+        let work = || pipeline::build(sql, conf, parallelism, changing);
         let thread = std::thread::Builder::new().name("sql-planner".into()).stack_size(PLANNER_STACK);
         match thread.spawn_scoped(scope, work) {
             Ok(handle) => {

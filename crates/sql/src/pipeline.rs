@@ -31,10 +31,16 @@ struct Insert {
     plan: LogicalPlan,
 }
 
-pub(crate) fn build(sql: &str, conf: &BTreeMap<String, String>, parallelism: u16) -> Result<Pipeline> {
+pub(crate) fn build(
+    sql: &str,
+    conf: &BTreeMap<String, String>,
+    parallelism: u16,
+    changing: &BTreeMap<String, Vec<String>>,
+) -> Result<Pipeline> {
     let script = parse_script(sql)?;
     let settings = resolve_settings(&script, conf)?;
     let mut catalog = Catalog::new();
+    catalog.changing.clone_from(changing);
     let mut names = Names::default();
     WINDOW_COLUMNS.iter().for_each(|c| names.add(c));
     let mut inserts = Vec::new();

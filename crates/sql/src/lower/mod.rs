@@ -122,7 +122,11 @@ impl<'a> Lowering<'a> {
         self.catalog.mistake(error, self.start())
     }
 
-    fn push(&mut self, kind: NodeKind, inputs: Vec<Input>, output: EdgeType) -> Result<OperatorId> {
+    fn push(&mut self, kind: NodeKind, inputs: Vec<Input>, mut output: EdgeType) -> Result<OperatorId> {
+        if let NodeKind::Calc(_) | NodeKind::WindowAssign(_) | NodeKind::Union | NodeKind::Sink(_) = &kind {
+            // Linear: weights pass through.
+            output.append_only = inputs.iter().all(|i| self.output(i.from).append_only);
+        }
         match u16::try_from(self.nodes.len()) {
             Ok(id) if id < MAX_NODES => {
                 self.nodes.push(Draft { kind, inputs, output });

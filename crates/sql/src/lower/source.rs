@@ -116,7 +116,12 @@ impl Lowering<'_> {
         };
         let node =
             SourceNode { source: id, table: table.name.text.clone(), decoded, metadata, prefilter, columns, watermark };
-        let output = edge(Arc::new(Schema::new(fields)), &roles, None);
+        let mut output = edge(Arc::new(Schema::new(fields)), &roles, None);
+        if let Some(key) = self.catalog.changing.get(&table.name.text) {
+            output.append_only = false;
+            let position = |name: &String| output.schema.index_of(name).ok();
+            output.key = key.iter().map(position).collect::<Option<Vec<_>>>().filter(|k| !k.is_empty());
+        }
         let node = self.push(NodeKind::Source(Box::new(node)), Vec::new(), output)?;
         self.sources.push(spec);
         self.by_table.insert(table.name.text.clone(), (node, id));

@@ -1,0 +1,24 @@
+//! Streams against batches: a query runs over several epochs in real tasks, and after every epoch what its sink holds is compared with
+//! batch DataFusion over the rows fed so far.
+//!
+//! | module | |
+//! |---|---|
+//! | [`harness`] | [`harness::Case`]: tables, a query, the batch query that it must equal; tries many ways to cut the input |
+//! | [`feed`] | rows in an order within the watermark's tolerance, epoch boundaries, watermarks, deletions |
+//! | [`run`] | the graph in tasks: shuffles in (edge, sender, sequence) order, sealed and restored state |
+//! | [`batch`] | the judge, with window table functions expanded by their definition |
+//! | [`difference`] | two multisets of rows |
+//! | [`draws`] | seeded random numbers |
+//!
+//! A failure prints the rows that differ, the seed and the command that replays it. `STREAMS_SEEDS=100` tries more seeds per case,
+//! `STREAMS_SEED=17` that one alone.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+mod batch;
+mod difference;
+mod draws;
+mod feed;
+mod harness;
+mod run;
+
+mod linear;
+mod windows;

@@ -1,0 +1,80 @@
+//! Windows that emit once, when the watermark closes them.
+use crate::harness::Case;
+
+const COLUMNS: &str =
+    "k BIGINT, v BIGINT, f DOUBLE, s STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '3' SECOND";
+const ROWS: &str = "rnd(i) % 5, CASE WHEN rnd(i + 1000) % 5 = 0 THEN NULL ELSE rnd(i) % 100 END, rnd(i) % 1000 / 8.0,
+    CASE rnd(i * 3) % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE concat('s', rnd(i) % 3) END,
+    CASE WHEN rnd(i) % 50 = 0 THEN NULL ELSE 1577836800000 + i * 137 END";
+
+fn table() -> Case {
+    Case::new().table("a", COLUMNS).generated(400, ROWS)
+}
+
+fn aggregated(window: &str, keys: &str) -> String {
+    format!(
+        "SELECT {keys} window_start AS s, window_end AS e, count(*) AS n, count(v) AS nv, sum(v) AS t, min(f) AS lo, max(s) AS hi, avg(f) AS m
+         FROM TABLE({window}) GROUP BY {keys} window_start, window_end"
+    )
+}
+
+#[test]
+fn tumbling() {
+    let query = aggregated("TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '5' SECOND)", "k,");
+    table().query(&query).closes_by("e").seeds(10).check();
+    let query = aggregated("TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '5' SECOND)", "");
+    table().query(&query).closes_by("e").check();
+}
+
+#[test]
+fn sliding() {
+    let query = aggregated("HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '6' SECOND)", "k,");
+    table().query(&query).closes_by("e").seeds(10).check();
+    // Windows that leave gaps between them.
+    let query = aggregated("HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '6' SECOND, INTERVAL '2' SECOND)", "k,");
+    table().query(&query).closes_by("e").check();
+}
+
+#[test]
+fn cumulating() {
+    let query = aggregated("CUMULATE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '8' SECOND)", "k,");
+    table().query(&query).closes_by("e").seeds(10).check();
+}
+
+#[test]
+fn sessions() {
+    let query = aggregated("SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)", "k,");
+    table().query(&query).closes_by("e").seeds(10).check();
+}
+
+#[test]
+fn distinct_filters_and_having() {
+    let query = "SELECT window_end AS e, count(DISTINCT s) AS d, count(*) FILTER (WHERE v > 50) AS big, sum(v) AS t
+         FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '4' SECOND)) WHERE k <> 3 GROUP BY window_start, window_end HAVING count(*) > 10";
+    table().query(query).closes_by("e").check();
+}
+
+#[test]
+fn windows_over_windows_and_unions() {
+    let query = "SELECT window_start AS s, window_end AS e, sum(n) AS n, max(n) AS m FROM TABLE(TUMBLE((
+           SELECT window_time AS t, k, count(*) AS n FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY k, window_start, window_end, window_time
+         ), DESCRIPTOR(t), INTERVAL '5' SECOND)) GROUP BY window_start, window_end";
+    table().query(query).closes_by("e").check();
+    let two = table().table("b", COLUMNS).generated(100, ROWS);
+    let query = "SELECT window_end AS e, k, count(*) AS n FROM TABLE(TUMBLE((SELECT k, ts FROM a UNION ALL SELECT v, ts FROM b), DESCRIPTOR(ts), INTERVAL '5' SECOND))
+         GROUP BY k, window_start, window_end";
+    two.query(query).closes_by("e").seeds(10).check();
+}
+
+#[test]
+fn rows_in_their_windows() {
+    let query = "SELECT k, v, window_start AS s, window_end AS e FROM TABLE(HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '4' SECOND)) WHERE v > 10";
+    table().query(query).check();
+}
+
+#[test]
+fn windows_of_processing_time() {
+    let query = "SELECT k, count(*) AS n, window_start AS s, window_end AS e
+         FROM TABLE(TUMBLE((SELECT k, PROCTIME() AS p FROM a), DESCRIPTOR(p), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
+    table().with_now().query(query).batch(&query.replace("PROCTIME()", "__now")).closes_by_now("e").check();
+}
