@@ -1,4 +1,6 @@
 //! A pipeline as text, for people: what each source decodes, what each operator does, what bounds its state.
+mod ordered;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -72,6 +74,8 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::Union => vec!["union".to_owned()],
+        NodeKind::Rank(spec) => ordered::describe_rank(spec),
+        NodeKind::Over(spec) => ordered::describe_over(spec),
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
 }
@@ -192,6 +196,8 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             lines
         }
         NodeKind::Union => vec!["union all".to_owned()],
+        NodeKind::Rank(spec) => ordered::rank_lines(spec, node),
+        NodeKind::Over(spec) => ordered::over_lines(spec, node),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
     }
 }

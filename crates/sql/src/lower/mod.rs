@@ -6,6 +6,8 @@
 //! windows does it become a `WindowAssign`.
 mod aggregate;
 mod calc;
+mod over;
+mod rank;
 mod rel;
 mod source;
 
@@ -18,7 +20,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::{Expr, LogicalPlan, Union};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Union};
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
@@ -30,6 +32,7 @@ use millstream_plan::{OperatorId, SourceId};
 
 use self::rel::{PARTS, Part, Pending, Physical, Rel, Role, Value, substitute};
 use crate::catalog::Catalog;
+use crate::changelog::{ChangedBy, require_append_only};
 use crate::error::{Mistake, Result};
 use crate::uses::Uses;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
@@ -57,6 +60,8 @@ pub(crate) struct Lowering<'a> {
     props: ExecutionProps,
     /// Of the statement at hand, to say where a mistake stands.
     tokens: &'a [TokenWithSpan],
+    /// The first operator of the statement at hand that changes rows it has emitted.
+    changed_by: Option<ChangedBy>,
 }
 
 impl<'a> Lowering<'a> {
@@ -80,6 +85,7 @@ impl<'a> Lowering<'a> {
             by_table: BTreeMap::new(),
             props,
             tokens: &[],
+            changed_by: None,
         }
     }
 
@@ -93,6 +99,9 @@ impl<'a> Lowering<'a> {
     ) -> Result<SchemaRef> {
         let rel = self.query(plan, tokens)?;
         let (from, output) = self.finish(rel)?;
+        if let Some(table) = self.catalog.table(&sink.table) {
+            require_append_only(table, &output, self.changed_by)?;
+        }
         let exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
         let schema = output.schema.clone();
         self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output)?;
@@ -106,6 +115,7 @@ impl<'a> Lowering<'a> {
 
     fn query(&mut self, plan: &LogicalPlan, tokens: &'a [TokenWithSpan]) -> Result<Rel> {
         self.tokens = tokens;
+        self.changed_by = None;
         self.lower(plan)
     }
 
@@ -154,13 +164,13 @@ impl<'a> Lowering<'a> {
                 Ok(Rel { schema, ..rel })
             }
             LogicalPlan::Projection(node) => {
-                let rel = self.lower(&node.input)?;
+                let rel = match &*node.input {
+                    LogicalPlan::Filter(filter) => self.filtered(filter, Some(&node.expr))?,
+                    input => self.lower(input)?,
+                };
                 self.project(rel, &node.expr, &node.schema)
             }
-            LogicalPlan::Filter(node) => {
-                let rel = self.lower(&node.input)?;
-                self.filter(rel, &node.predicate)
-            }
+            LogicalPlan::Filter(node) => self.filtered(node, None),
             LogicalPlan::Union(node) => self.union(node),
             LogicalPlan::Aggregate(node) => {
                 let rel = self.lower(&node.input)?;
@@ -174,10 +184,14 @@ impl<'a> Lowering<'a> {
                 None => Err(self.unsupported(extension.node.name(), &[])),
             },
             LogicalPlan::Join(_) => Err(self.unsupported("a join", &["JOIN"])),
-            LogicalPlan::Sort(_) => Err(self.unsupported("ORDER BY", &["ORDER"])),
-            LogicalPlan::Limit(_) => Err(self.unsupported("LIMIT", &["LIMIT"])),
+            LogicalPlan::Sort(node) => Err(self.sort(node)),
+            LogicalPlan::Limit(node) => self.limit(node),
+            LogicalPlan::Distinct(Distinct::On(node)) => self.distinct_on(node),
             LogicalPlan::Distinct(_) => Err(self.unsupported("DISTINCT", &["DISTINCT", "UNION"])),
-            LogicalPlan::Window(_) => Err(self.unsupported("OVER", &["OVER"])),
+            LogicalPlan::Window(node) => {
+                let rel = self.lower(&node.input)?;
+                self.over(rel, node)
+            }
             LogicalPlan::Unnest(_) => Err(self.unsupported("UNNEST", &["UNNEST"])),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
                 Err(self.unsupported("a query without a table", &[]))

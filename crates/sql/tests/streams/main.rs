@@ -21,4 +21,5 @@ mod harness;
 mod run;
 
 mod linear;
+mod rank;
 mod windows;

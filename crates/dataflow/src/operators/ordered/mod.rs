@@ -5,6 +5,9 @@
 //! entry with a weight. The partition's columns are not repeated in its rows.
 mod multiset;
 mod partitions;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(super) mod testing;
 
 pub(super) use multiset::{Multiset, Row};
 pub(super) use partitions::{Kept, Partition, Partitions};

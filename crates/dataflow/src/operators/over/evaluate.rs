@@ -80,6 +80,8 @@ impl Evaluator {
             let range = range.start..range.end.max(range.start);
             if range != last || value.is_none() {
                 match self.frames {
+                    // Some accumulators remember what they have lost.
+                    Frames::Slide if range.is_empty() => accumulator = self.accumulator(call)?,
                     Frames::Grow => accumulator.update_batch(&input(last.end..range.end)?)?,
                     Frames::Slide if range.start <= last.end => {
                         accumulator.update_batch(&input(last.end..range.end)?)?;
@@ -114,7 +116,9 @@ fn frames_of(call: &AggregateCall, frame: &WindowFrame, rows: &Ordered) -> Resul
     }
     let types = call.function.expressions().into_iter().map(|e| e.data_type(&rows.input));
     let types: Vec<DataType> = types.collect::<Result<_>>()?;
-    let slides = types.iter().all(|t| is_exact(t))
+    // DataFusion's moving minimum is the one before if only nulls are left.
+    let slides = call.function.fun().name() != "min"
+        && types.iter().all(is_exact)
         && call.function.create_sliding_accumulator().is_ok_and(|a| a.supports_retract_batch());
     Ok(if slides { Frames::Slide } else { Frames::Anew })
 }

@@ -111,7 +111,8 @@ impl RankOperator {
         let Some(slot) = self.partitions.find(key) else { return };
         let rows = self.partitions.take_rows(slot);
         walk::changed(&self.spec, &Multiset::default(), &rows, |row, rank, weight| {
-            self.out.push(key, row, rank, weight);
+            // An append-only edge has no weights.
+            (0..weight).for_each(|_| self.out.push(key, row, rank, 1));
         });
         self.partitions.drop_if_empty(slot);
     }
