@@ -4,7 +4,8 @@
 #   dev/setup.sh build | test
 #
 # `build` is a linker, a C++ compiler and the libraries of RocksDB and librdkafka; `test` adds Java and Maven (the Kafka
-# broker), Go (the S3 server) and cargo-deny. Runs in a fraction of a second when nothing is missing.
+# broker), Go (the S3 server), Python (DuckDB, which judges results) and cargo-deny. Runs in a fraction of a second when
+# nothing is missing.
 # Environment: MILLSTREAM_CACHE (~/.cache/millstream; the test servers and cargo-deny are kept there).
 set -euo pipefail
 
@@ -12,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${MILLSTREAM_CACHE:-$HOME/.cache/millstream}
 set=${1:-}
 case $set in build | test) ;; *)
-  sed -n '2,8s/^# \{0,1\}//p' "$0"
+  sed -n '2,9s/^# \{0,1\}//p' "$0"
   exit 2
   ;;
 esac
@@ -59,6 +60,8 @@ want_test() {
     packages+=("$java")
   fi
   [ -x "$("$here/s3.sh" path)" ] || need go golang-go
+  need python3 python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 }
 
 install() {
@@ -110,5 +113,6 @@ rust
 if [ "$set" = test ]; then
   "$here/kafka.sh" fetch
   "$here/s3.sh" build
+  "$here/duckdb.sh" build
   cargo_deny
 fi

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_connectors::{ConnectorError, SinkSpec};
-use millstream_dataflow::graph::{Graph, Node, SinkNode};
+use millstream_dataflow::graph::{Exchange, Graph, Input, Node, SinkNode};
 use millstream_plan::{Digest, DigestBuilder, OperatorId, SinkId};
 
 use crate::catalog::Catalog;
@@ -223,7 +223,8 @@ fn refused(error: ConnectorError, at: Location) -> Mistake {
     }
 }
 
-fn finish(drafts: Vec<Draft>, parallelism: u16) -> Graph {
+fn finish(mut drafts: Vec<Draft>, parallelism: u16) -> Graph {
+    level(&mut drafts);
     let inputs: Vec<_> = drafts.iter().map(|d| d.inputs.clone()).collect();
     let (of_node, stages) = Graph::stages_of(&inputs);
     let nodes = drafts.into_iter().zip(of_node).enumerate().map(|(i, (draft, stage))| {
@@ -233,6 +234,27 @@ fn finish(drafts: Vec<Draft>, parallelism: u16) -> Graph {
     let nodes: Vec<Node> = nodes.collect();
     let fingerprint = fingerprint(&nodes, parallelism);
     Graph { nodes, stages, fingerprint }
+}
+
+/// Makes every input of a node come from the same number of shuffles away, by shuffling those that are nearer. A node that joins rows with
+/// what was aggregated of them would else share a stage with both ends of a shuffle, and its task wait for itself.
+fn level(drafts: &mut [Draft]) {
+    let mut levels: Vec<usize> = Vec::with_capacity(drafts.len());
+    for node in 0..drafts.len() {
+        let distance =
+            |i: &Input| levels[usize::from(i.from.0)] + usize::from(matches!(i.exchange, Exchange::Hash { .. }));
+        let level = drafts[node].inputs.iter().map(distance).max().unwrap_or_default();
+        for input in 0..drafts[node].inputs.len() {
+            let Input { from, exchange } = &drafts[node].inputs[input];
+            let from = usize::from(from.0);
+            if *exchange == Exchange::Forward && levels[from] < level {
+                let fields = drafts[from].output.schema.fields().iter().enumerate();
+                let columns = fields.filter(|(_, f)| !f.data_type().is_nested()).map(|(i, _)| i).collect();
+                drafts[node].inputs[input].exchange = Exchange::Hash { columns };
+            }
+        }
+        levels.push(level);
+    }
 }
 
 /// What state and results depend on: nodes with their expressions and types, edges, number of tasks.

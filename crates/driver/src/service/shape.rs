@@ -59,15 +59,17 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
         stage: node.stage,
         commit_interval_ms: tables.sinks[usize::from(sink.sink.0)].1.commit_interval().map(|d| d.as_millis() as u64),
     });
-    let timers = graph.nodes.iter().filter_map(|n| match &n.kind {
-        NodeKind::WindowAggregate(aggregate) => Some((
-            n.id,
-            match &aggregate.domain {
-                TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
-                TimeDomain::Processing => TimerDomain::Processing,
-            },
-        )),
-        _ => None,
+    let timers = graph.nodes.iter().filter_map(|n| {
+        let domain = match &n.kind {
+            NodeKind::WindowAggregate(aggregate) => &aggregate.domain,
+            NodeKind::Rank(rank) => &rank.rows.close.as_ref()?.domain,
+            _ => return None,
+        };
+        let domain = match domain {
+            TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
+            TimeDomain::Processing => TimerDomain::Processing,
+        };
+        Some((n.id, domain))
     });
     let mut sources: Vec<SourceShape> = sources.collect();
     let mut sinks: Vec<SinkShape> = sinks.collect();

@@ -72,8 +72,10 @@ pub struct Case {
     until: Until,
     seeds: u64,
     first_seed: u64,
+    min_epochs: usize,
     max_epochs: usize,
     with_now: bool,
+    fixed_now: bool,
     replay: Option<String>,
 }
 
@@ -102,8 +104,10 @@ impl Case {
             until: Until::Now,
             seeds: 4,
             first_seed: 0,
+            min_epochs: 1,
             max_epochs: 8,
             with_now: false,
+            fixed_now: false,
             replay: None,
         }
     }
@@ -188,7 +192,7 @@ impl Case {
     }
 
     /// Rows are emitted once, when the watermark reaches this column of the batch result (a window's end). A column whose name begins with `__`
-    /// is only there for this, and not in the query's result.
+    /// is only there for this, and not in the query's result. Rows in which it is null are emitted at once.
     pub fn closes_by(mut self, column: &str) -> Self {
         self.until = Until::Closed(column.to_owned());
         self
@@ -224,6 +228,19 @@ impl Case {
         self
     }
 
+    /// Processing time stands still.
+    pub fn fixed_now(mut self) -> Self {
+        self.fixed_now = true;
+        self
+    }
+
+    /// At least this many epochs, one of them followed by a restore.
+    pub fn min_epochs(mut self, epochs: usize) -> Self {
+        self.min_epochs = epochs;
+        self.max_epochs = self.max_epochs.max(epochs);
+        self
+    }
+
     /// At most this many epochs.
     pub fn max_epochs(mut self, epochs: usize) -> Self {
         self.max_epochs = epochs;
@@ -252,6 +269,21 @@ impl Case {
     /// Why the planner does not take the query, if it does not.
     pub fn refused(&self) -> Option<SqlError> {
         self.plan(1).err()
+    }
+
+    /// The batch result over all rows.
+    pub fn batch_result(&self) -> (SchemaRef, Multiset) {
+        let now = |t: &Table| self.now_column(&t.rows, &vec![NOW_MS; t.rows.num_rows()]);
+        visible(&self.ask(self.tables.iter().map(|t| (t.name.as_str(), now(t)))), None)
+    }
+
+    /// What the sink holds at the end, not compared with the batch's result.
+    pub fn stream_result(&self, seed: u64) -> Result<(SchemaRef, Multiset), String> {
+        let parallelism = 1 + (seed % 2) as u16;
+        let pipeline = self.plan(parallelism).map_err(|e| format!("{}\n{e}", self.query))?;
+        let trial = Trial::new(self, seed, parallelism, pipeline);
+        let rows = counted(trial.output()?.into_iter().flatten());
+        Ok((trial.sink.clone(), rows))
     }
 
     /// `explain` of the query.
@@ -330,7 +362,7 @@ impl Case {
 impl<'a> Trial<'a> {
     fn new(case: &'a Case, seed: u64, parallelism: u16, pipeline: Pipeline) -> Self {
         let mut draws = Draws::new(seed);
-        let epochs = 1 + draws.below(case.max_epochs);
+        let epochs = case.min_epochs + draws.below(case.max_epochs - case.min_epochs + 1);
         let mut feeds = BTreeMap::new();
         for (node, source) in pipeline.graph.sources() {
             let table = case.tables.iter().find(|t| t.name == source.table).unwrap();
@@ -351,13 +383,39 @@ impl<'a> Trial<'a> {
             let (epoch, sources) = (Epoch(epoch as u64 + 1), sources.collect());
             plans.push(EpochPlan { epoch, now_ms, sources, checkpoint, flush: checkpoint, last });
             restores.push(checkpoint && draws.chance(2, 3));
-            now_ms += *draws.pick(&[0, 10, 700, 4_000, 60_000]);
+            let passed = *draws.pick(&[0, 10, 700, 4_000, 60_000]);
+            now_ms += if case.fixed_now { 0 } else { passed };
+        }
+        if let (2.., false) = (case.min_epochs, restores.contains(&true)) {
+            let middle = epochs / 2 - 1;
+            (plans[middle].checkpoint, plans[middle].flush, restores[middle]) = (true, true, true);
         }
         let sink = pipeline.graph.sinks().next().unwrap().0.output.schema.clone();
         Self { case, seed, parallelism, pipeline, sink, feeds, plans, restores }
     }
 
     fn run(&self) -> Result<(), String> {
+        let append_only = self.pipeline.graph.sinks().next().unwrap().0.output.append_only;
+        let mut found = Multiset::new();
+        for (epoch, rows) in self.output()?.into_iter().enumerate() {
+            for (row, weight) in rows {
+                if append_only && weight != 1 {
+                    let what = format!("weight {weight} on an append-only edge: {}", row.join(" | "));
+                    return Err(self.failure(epoch, &what));
+                }
+                *found.entry(row).or_default() += weight;
+            }
+            found.retain(|_, count| *count != 0);
+            let expected = self.expected(epoch);
+            if let Some(what) = difference(&self.sink, &expected, &found) {
+                return Err(self.failure(epoch, &what));
+            }
+        }
+        Ok(())
+    }
+
+    /// By epoch, the rows that reach the sink, with their weights; restores make no difference.
+    fn output(&self) -> Result<Vec<Vec<(Vec<String>, i64)>>, String> {
         let restored = self.outputs(true)?;
         // After a checkpoint an operator behaves as one that was restored from it: to the order of its rows.
         if self.restores.contains(&true) {
@@ -376,28 +434,9 @@ impl<'a> Trial<'a> {
                 }
             }
         }
-        let append_only = self.pipeline.graph.sinks().next().unwrap().0.output.append_only;
-        let mut found = Multiset::new();
-        for (epoch, rows) in restored.into_iter().enumerate() {
-            for (row, weight) in rows {
-                if append_only && weight != 1 {
-                    return Err(
-                        self.failure(epoch, &format!("weight {weight} on an append-only edge: {}", row.join(" | ")))
-                    );
-                }
-                let count = found.entry(row).or_default();
-                *count += weight;
-            }
-            found.retain(|_, count| *count != 0);
-            let expected = self.expected(epoch);
-            if let Some(what) = difference(&self.sink, &expected, &found) {
-                return Err(self.failure(epoch, &what));
-            }
-        }
-        Ok(())
+        Ok(restored)
     }
 
-    /// By epoch, the rows that reach the sink, with their weights.
     fn outputs(&self, restore: bool) -> Result<Vec<Vec<(Vec<String>, i64)>>, String> {
         let mut run = Run::new(Arc::new(self.pipeline.graph.clone()), self.parallelism);
         let mut outputs = Vec::new();
@@ -447,22 +486,10 @@ impl<'a> Trial<'a> {
             let ends =
                 result.column_by_name(column).unwrap_or_else(|| panic!("the batch result has no column '{column}'"));
             let ends = to_millis(ends).unwrap();
-            let closed: BooleanArray = (0..ends.len()).map(|i| Some(ends.value(i) <= watermark)).collect();
+            let closed: BooleanArray = ends.iter().map(|end| Some(end.is_none_or(|end| end <= watermark))).collect();
             result = filter_record_batch(&result, &closed).unwrap();
         }
-        let shown: Vec<usize> =
-            (0..result.num_columns()).filter(|i| !result.schema().field(*i).name().starts_with("__")).collect();
-        let columns =
-            shown.iter().zip(self.sink.fields()).map(|(i, f)| cast(result.column(*i), f.data_type()).unwrap());
-        let columns: Vec<ArrayRef> = columns.collect();
-        assert_eq!(columns.len(), self.sink.fields().len(), "columns of the batch result");
-        let fields: Vec<Field> = self.sink.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-        let result = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
-        let mut rows = Multiset::new();
-        for row in texts(&result) {
-            *rows.entry(row).or_default() += 1;
-        }
-        rows
+        visible(&result, Some(&self.sink)).1
     }
 
     fn failure(&self, epoch: usize, what: &str) -> String {
@@ -480,6 +507,28 @@ impl<'a> Trial<'a> {
             millstream_sql::explain(&self.pipeline),
         )
     }
+}
+
+/// The rows of a batch result without its hidden columns, as the sink's types if there is one.
+fn visible(result: &RecordBatch, sink: Option<&SchemaRef>) -> (SchemaRef, Multiset) {
+    let fields = result.schema();
+    let shown: Vec<usize> = (0..fields.fields().len()).filter(|i| !fields.field(*i).name().starts_with("__")).collect();
+    let result = result.project(&shown).unwrap();
+    let sink = sink.cloned().unwrap_or_else(|| result.schema());
+    assert_eq!(result.num_columns(), sink.fields().len(), "columns of the batch result");
+    let columns = result.columns().iter().zip(sink.fields()).map(|(c, f)| cast(c, f.data_type()).unwrap());
+    let columns: Vec<ArrayRef> = columns.collect();
+    let fields: Vec<Field> = sink.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let rows = texts(&RecordBatch::try_new(schema.clone(), columns).unwrap());
+    (schema, counted(rows.into_iter().map(|row| (row, 1))))
+}
+
+fn counted(rows: impl Iterator<Item = (Vec<String>, i64)>) -> Multiset {
+    let mut counts = Multiset::new();
+    rows.for_each(|(row, weight)| *counts.entry(row).or_default() += weight);
+    counts.retain(|_, count| *count != 0);
+    counts
 }
 
 /// The physical columns of a table, as the planner types them.

@@ -20,6 +20,8 @@ mod feed;
 mod harness;
 mod run;
 
+mod duckdb;
 mod linear;
+mod nexmark;
 mod rank;
 mod windows;

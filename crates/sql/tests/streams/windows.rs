@@ -78,3 +78,12 @@ fn windows_of_processing_time() {
          FROM TABLE(TUMBLE((SELECT k, PROCTIME() AS p FROM a), DESCRIPTOR(p), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
     table().with_now().query(query).batch(&query.replace("PROCTIME()", "__now")).closes_by_now("e").check();
 }
+
+#[test]
+fn rows_beside_their_aggregates() {
+    let query = "SELECT k, v, ts FROM a WHERE v > 95 UNION ALL
+         SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
+    let batch = "SELECT *, CAST(NULL AS TIMESTAMP(3)) AS __end FROM (SELECT k, v, ts FROM a WHERE v > 95) UNION ALL
+         SELECT k, count(*), window_end, window_end AS e FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
+    table().query(query).batch(batch).closes_by("__end").check();
+}
