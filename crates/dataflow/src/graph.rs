@@ -103,6 +103,8 @@ pub enum NodeKind {
     WindowAggregate(Arc<WindowAggregate>),
     /// All inputs have the same schema; output is their multiset union.
     Union,
+    /// First half of a rank, before the shuffle: the rows of an epoch that can be among those that are kept. Input and output are append-only.
+    LocalRank(Arc<Rank>),
     /// Rows whose rank in their partition is in a range: top-N, deduplication, `ORDER BY … LIMIT`.
     Rank(Arc<Rank>),
     /// Functions over frames of ordered partitions. Output: the input's columns, then one per call.
@@ -275,6 +277,14 @@ pub struct Rank {
     pub to: u64,
     /// The rank is the last column of the output, after the input's.
     pub numbered: bool,
+}
+
+impl Rank {
+    /// Rows after the last rank that is kept can never matter again.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.rows.append_only && self.to != u64::MAX
+    }
 }
 
 /// How rows are ranked.

@@ -74,7 +74,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::Union => vec!["union".to_owned()],
-        NodeKind::Rank(spec) => ordered::describe_rank(spec),
+        NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
         NodeKind::Over(spec) => ordered::describe_over(spec),
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
@@ -196,6 +196,9 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             lines
         }
         NodeKind::Union => vec!["union all".to_owned()],
+        NodeKind::LocalRank(spec) => {
+            vec![format!("rank before the shuffle: the first {} rows of an epoch", spec.to)]
+        }
         NodeKind::Rank(spec) => ordered::rank_lines(spec, node),
         NodeKind::Over(spec) => ordered::over_lines(spec, node),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),

@@ -184,6 +184,7 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
                 assert_eq!(&graph.node(from.from).output.schema, output, "{name}");
             }
         }
+        NodeKind::LocalRank(_) => assert_eq!(&input(), output, "{name}"),
         NodeKind::Rank(spec) => {
             assert_eq!(input(), spec.rows.input, "{name}");
             let ranks = usize::from(spec.numbered);

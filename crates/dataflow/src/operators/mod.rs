@@ -146,6 +146,9 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
             _ => Box::new(aggregate::WindowAggregateOperator::new(id, spec)?),
         }),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
+        NodeKind::LocalRank(spec) => {
+            Some(Box::new(rank::LocalRankOperator::new(id, spec, node.output.schema.clone())?))
+        }
         NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
     })

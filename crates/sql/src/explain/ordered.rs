@@ -81,7 +81,7 @@ pub(super) fn rank_lines(spec: &Rank, node: &Node) -> Vec<String> {
     let numbered = if spec.numbered { ", with the rank" } else { "" };
     let mut lines = vec!["rank".to_owned(), format!("keeps      {} {ranks}{numbered}", name(spec.function))];
     lines.extend(partition(&spec.rows));
-    let rows = match spec.rows.append_only && spec.to != u64::MAX {
+    let rows = match spec.is_bounded() {
         true if spec.to == 1 => "the first row of each partition".to_owned(),
         true => format!("the first {} rows of each partition", spec.to),
         false => "all rows of its input".to_owned(),
@@ -96,10 +96,10 @@ pub(super) fn rank_lines(spec: &Rank, node: &Node) -> Vec<String> {
             let end = columns(&spec.rows, std::iter::once(close.end));
             format!("state      {rows}, until the watermark has passed {end}, then emitted once")
         }
-        (None, true) if spec.rows.append_only && spec.to != u64::MAX => {
+        (None, true) if spec.is_bounded() => {
             format!("state      bounded: {}", rows.replace(" of each partition", ""))
         }
-        (None, _) if spec.rows.append_only && spec.to != u64::MAX => {
+        (None, _) if spec.is_bounded() => {
             format!("state      {rows}; grows with the number of partitions")
         }
         (None, _) => format!("state      {rows}; grows with them"),

@@ -209,8 +209,14 @@ impl Lowering<'_> {
         if !close {
             self.changes_rows(word);
         }
-        let kind = NodeKind::Rank(Arc::new(spec));
-        let inputs = vec![Input { from: rel.base, exchange }];
+        let spec = Arc::new(spec);
+        let mut from = rel.base;
+        if spec.rows.partition.is_empty() && spec.is_bounded() && self.parallelism > 1 {
+            let forward = vec![Input { from, exchange: Exchange::Forward }];
+            from = self.push(NodeKind::LocalRank(spec.clone()), forward, base.clone())?;
+        }
+        let kind = NodeKind::Rank(spec);
+        let inputs = vec![Input { from, exchange }];
         // Time attributes and windows live on only where nothing is ever taken back.
         let output = if close { EdgeType { schema, key, ..base } } else { changes(schema, key) };
         let node = self.push(kind, inputs, output)?;

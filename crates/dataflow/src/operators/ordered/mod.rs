@@ -10,7 +10,7 @@ mod partitions;
 pub(super) mod testing;
 
 pub(super) use multiset::{Multiset, Row};
-pub(super) use partitions::{Kept, Partition, Partitions};
+pub(super) use partitions::{Kept, Partitions};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::SortOptions;
@@ -59,13 +59,6 @@ pub(super) struct Layout {
     rest: Codec,
 }
 
-/// Encoded rows of a batch.
-struct Encoded {
-    partition: Option<Rows>,
-    order: Option<Rows>,
-    rest: Option<Rows>,
-}
-
 /// Bytes of row `i`, none without columns.
 fn bytes(rows: Option<&Rows>, i: usize) -> &[u8] {
     rows.map_or(&[], |r| r.row(i).data())
@@ -91,14 +84,6 @@ impl Layout {
             partition: Codec::new(spec, partition)?,
             order: Codec::new(spec, order)?,
             rest: Codec::new(spec, rest)?,
-        })
-    }
-
-    fn encode(&self, batch: &RecordBatch) -> Result<Encoded, ArrowError> {
-        Ok(Encoded {
-            partition: self.partition.encode(batch)?,
-            order: self.order.encode(batch)?,
-            rest: self.rest.encode(batch)?,
         })
     }
 

@@ -5,10 +5,12 @@
 //! of the partition`. Numbers are little endian.
 use std::sync::Arc;
 
+use arrow::array::UInt32Array;
+use arrow::compute::take_record_batch;
 use hashbrown::{HashMap, HashSet};
 use millstream_plan::OperatorId;
 
-use super::{Encoded, Layout, Multiset, Row, bytes};
+use super::{Layout, Multiset, Row, bytes};
 use crate::graph::Ordered;
 use crate::operators::StateChange;
 use crate::{DataflowError, DeltaBatch};
@@ -30,8 +32,8 @@ pub(in crate::operators) struct Partition {
     pub pending: Vec<(Row, i64)>,
     /// Changes are consolidated when they are so many.
     shorten_at: usize,
-    /// Nothing beyond the last row matters.
-    pub full: bool,
+    /// Rows after this one do not matter.
+    pub bound: Option<Row>,
     /// Among the touched ones of this epoch.
     touched: bool,
     /// Changed since the last checkpoint.
@@ -110,7 +112,7 @@ impl Partitions {
             rows: Multiset::default(),
             pending: Vec::new(),
             shorten_at: SHORTEN_AT,
-            full: false,
+            bound: None,
             touched: false,
             dirty: false,
         };
@@ -133,26 +135,46 @@ impl Partitions {
         self.kept
     }
 
-    /// Takes the changes of a batch. `wanted` says of a partition whether a row with these order and other columns can matter; to a
-    /// partition without rows every row does. `shorten` leaves out what need not be gathered of consolidated changes.
+    /// Takes the changes of a batch. `wanted` says whether a row with these order and other columns can matter to a partition with a bound;
+    /// it is asked without the other columns first, so that most rows that do not matter need not be encoded. `shorten` leaves
+    /// out what need not be gathered of consolidated changes, and may give the partition a bound.
     pub fn gather(
         &mut self,
         batch: &DeltaBatch,
-        wanted: impl Fn(&Partition, &[u8], &[u8]) -> bool,
-        shorten: impl Fn(&mut Vec<(Row, i64)>),
+        wanted: impl Fn(&Row, &[u8], Option<&[u8]>) -> bool,
+        shorten: impl Fn(&mut Vec<(Row, i64)>) -> Option<Row>,
     ) -> Result<(), DataflowError> {
-        let Encoded { partition, order, rest } = self.layout.encode(&batch.rows)?;
+        let partition = self.layout.partition.encode(&batch.rows)?;
+        let order = self.layout.order.encode(&batch.rows)?;
+        let mut slots = Vec::with_capacity(batch.num_rows());
+        let mut rows: Vec<u32> = Vec::with_capacity(batch.num_rows());
         for i in 0..batch.num_rows() {
             let slot = self.slot(bytes(partition.as_ref(), i));
+            let bound = self.slots[slot as usize].bound.as_ref();
+            if bound.is_none_or(|bound| wanted(bound, bytes(order.as_ref(), i), None)) {
+                slots.push(slot);
+                rows.push(i as u32);
+            }
+        }
+        let rest = match rows.len() == batch.num_rows() {
+            true => self.layout.rest.encode(&batch.rows)?,
+            false => self.layout.rest.encode(&take_record_batch(&batch.rows, &UInt32Array::from(rows.clone()))?)?,
+        };
+        for (n, (row, slot)) in rows.into_iter().zip(slots).enumerate() {
             let at = &mut self.slots[slot as usize];
-            let (order, rest) = (bytes(order.as_ref(), i), bytes(rest.as_ref(), i));
-            if !wanted(at, order, rest) {
+            let (order, rest) = (bytes(order.as_ref(), row as usize), bytes(rest.as_ref(), n));
+            if at.bound.as_ref().is_some_and(|bound| !wanted(bound, order, Some(rest))) {
                 continue;
             }
-            at.pending.push((Row::new(order, rest), batch.weights.as_ref().map_or(1, |w| w.value(i))));
+            at.pending.push((Row::new(order, rest), batch.weights.as_ref().map_or(1, |w| w.value(row as usize))));
             if at.pending.len() >= at.shorten_at {
                 consolidate(&mut at.pending);
-                shorten(&mut at.pending);
+                // A bound of the rows that are there already may be nearer.
+                if let Some(bound) = shorten(&mut at.pending)
+                    && at.bound.as_ref().is_none_or(|known| bound < *known)
+                {
+                    at.bound = Some(bound);
+                }
                 at.shorten_at = SHORTEN_AT.max(2 * at.pending.len());
             }
             if !std::mem::replace(&mut at.touched, true) {

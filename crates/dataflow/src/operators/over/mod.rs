@@ -246,7 +246,7 @@ impl Operator for OverOperator {
         if self.spec.rows.append_only && batch.weights.is_some() {
             return Err(DataflowError::Corrupt(format!("operator {}: weights on an append-only edge", self.id)));
         }
-        self.partitions.gather(&batch, |_, _, _| true, |_| {})?;
+        self.partitions.gather(&batch, |_, _, _| true, |_| None)?;
         Ok(Step::Done)
     }
 

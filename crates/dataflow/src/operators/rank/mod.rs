@@ -8,7 +8,10 @@
 //! **Variants.** Append-only input: rows beyond the last rank can never come back and are dropped, most of them before they are stored. Updating
 //! input: every row is kept. Partitions of a window that closes: nothing is emitted before; then each partition once, after which it is forgotten,
 //! so the output is append-only.
+mod local;
 mod walk;
+
+pub(super) use local::LocalRankOperator;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use millstream_plan::OperatorId;
 
-use super::ordered::{EncodedRows, Kept, Multiset, Partition, Partitions, Row};
+use super::ordered::{EncodedRows, Kept, Multiset, Partitions, Row};
 use super::{BATCH_ROWS, EpochContext, Operator, StateChange, StateReport, Step};
 use crate::graph::{Close, Rank, RankFunction};
 use crate::times::to_millis;
@@ -73,16 +76,13 @@ impl RankOperator {
         })
     }
 
-    fn bounded(&self) -> bool {
-        self.spec.rows.append_only && self.spec.to != u64::MAX
-    }
-
     /// Drops rows of a partition that cannot matter any more.
     fn trim(&mut self, slot: u32) {
-        if self.bounded() {
+        if self.spec.is_bounded() {
             let (keep, weight, full) = walk::kept(&self.spec, self.partitions.get(slot).rows.iter());
             self.partitions.truncate(slot, keep, weight);
-            self.partitions.get_mut(slot).full = full;
+            let partition = self.partitions.get_mut(slot);
+            partition.bound = partition.rows.last().filter(|_| full).cloned();
         }
     }
 
@@ -171,6 +171,26 @@ impl RankOperator {
     }
 }
 
+/// Whether a row can matter to a partition of which the rows after `bound` do not.
+fn wanted(spec: &Rank, bound: &Row, order: &[u8], rest: Option<&[u8]>) -> bool {
+    match (spec.function, rest) {
+        (RankFunction::RowNumber, Some(rest)) => (order, rest) < (bound.order(), bound.rest()),
+        _ => order <= bound.order(),
+    }
+}
+
+/// Leaves out appended rows that cannot matter, since those of an epoch alone may be far more than are kept. Returns the last row that
+/// can, if there are as many as are kept.
+fn shorten(spec: &Rank, pending: &mut Vec<(Row, i64)>) -> Option<Row> {
+    if !spec.is_bounded() {
+        return None;
+    }
+    let (keep, weight, full) = walk::kept(spec, pending.iter().map(|(r, w)| (r, *w)));
+    pending.truncate(keep);
+    pending.last_mut().into_iter().for_each(|(_, w)| *w = weight);
+    pending.last().filter(|_| full).map(|(r, _)| r.clone())
+}
+
 fn timers_of(
     partitions: &Partitions,
     close: &Close,
@@ -195,22 +215,7 @@ impl Operator for RankOperator {
         if spec.rows.append_only && batch.weights.is_some() {
             return Err(DataflowError::Corrupt(format!("operator {}: weights on an append-only edge", self.id)));
         }
-        let wanted = |partition: &Partition, order: &[u8], rest: &[u8]| match partition.rows.last() {
-            Some(last) if partition.full => match spec.function {
-                RankFunction::RowNumber => (order, rest) < (last.order(), last.rest()),
-                RankFunction::Rank | RankFunction::DenseRank => order <= last.order(),
-            },
-            _ => true,
-        };
-        // The rows of an epoch alone may be far more than are kept.
-        let shorten = |pending: &mut Vec<(Row, i64)>| {
-            if spec.rows.append_only && spec.to != u64::MAX {
-                let (keep, weight, _) = walk::kept(spec, pending.iter().map(|(r, w)| (r, *w)));
-                pending.truncate(keep);
-                pending.last_mut().into_iter().for_each(|(_, w)| *w = weight);
-            }
-        };
-        self.partitions.gather(&batch, wanted, shorten)?;
+        self.partitions.gather(&batch, |b, o, r| wanted(spec, b, o, r), |pending| shorten(spec, pending))?;
         Ok(Step::Done)
     }
 
