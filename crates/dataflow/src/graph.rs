@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::logical_expr::WindowFrame;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::window::WindowExpr;
 use millstream_plan::{Digest, OperatorId, SinkId, SourceId, StageId};
 
 /// A pipeline as a graph.
@@ -120,6 +122,12 @@ pub enum NodeKind {
     Union,
     /// Pairs of left (input 0) and right (input 1) rows. Output: left columns, then right columns; semi and anti: left columns.
     Join(Arc<Join>),
+    /// First half of a rank, before the shuffle: the rows of an epoch that can be among those that are kept. Input and output are append-only.
+    LocalRank(Arc<Rank>),
+    /// Rows whose rank in their partition is in a range: top-N, deduplication, `ORDER BY … LIMIT`.
+    Rank(Arc<Rank>),
+    /// Functions over frames of ordered partitions. Output: the input's columns, then one per call.
+    Over(Arc<Over>),
     Sink(Box<SinkNode>),
 }
 
@@ -317,6 +325,94 @@ impl Join {
         let settles = |side: usize| !self.kind.keeps_unmatched(side) || self.inputs[side].retention.is_some();
         self.inputs.iter().all(|i| i.append_only) && settles(0) && settles(1)
     }
+}
+
+/// Rows in partitions, each in an order. Ties are completed by the other columns from left to right, ascending, nulls first.
+#[derive(Clone, Debug)]
+pub struct Ordered {
+    /// Schema of the rows.
+    pub input: SchemaRef,
+    /// None: all rows are one partition.
+    pub partition: Vec<usize>,
+    pub order: Vec<SortColumn>,
+    /// Without it every row of a partition must be kept.
+    pub append_only: bool,
+    /// The partitions are those of a window: each is emitted once, when its window closes, and forgotten.
+    pub close: Option<Close>,
+}
+
+/// A column by which rows are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+/// When the partition of a window is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// End of the window, one of the partition's columns.
+    pub end: usize,
+    pub domain: TimeDomain,
+}
+
+/// Rows by rank.
+#[derive(Clone, Debug)]
+pub struct Rank {
+    pub rows: Ordered,
+    pub function: RankFunction,
+    /// First rank that is kept, counted from 1.
+    pub from: u64,
+    /// Last rank that is kept; `u64::MAX`: no last one.
+    pub to: u64,
+    /// The rank is the last column of the output, after the input's.
+    pub numbered: bool,
+}
+
+impl Rank {
+    /// Rows after the last rank that is kept can never matter again.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.rows.append_only && self.to != u64::MAX
+    }
+}
+
+/// How rows are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankFunction {
+    /// 1, 2, 3, 4
+    RowNumber,
+    /// Rows that are equal in the order share a rank: 1, 2, 2, 4
+    Rank,
+    /// 1, 2, 2, 3
+    DenseRank,
+}
+
+/// Functions over frames.
+#[derive(Clone, Debug)]
+pub struct Over {
+    pub rows: Ordered,
+    pub calls: Vec<OverCall>,
+}
+
+/// One function.
+#[derive(Clone, Debug)]
+pub struct OverCall {
+    pub function: OverFunction,
+    /// A row's result depends only on this many rows before and after it; `None`: on rows at any distance.
+    pub reach: Option<(u64, u64)>,
+    /// As SQL.
+    pub text: String,
+}
+
+/// What is computed for a row.
+#[derive(Clone, Debug)]
+pub enum OverFunction {
+    /// An aggregate over the rows of the frame.
+    Aggregate { call: AggregateCall, frame: Arc<WindowFrame> },
+    /// A window function of DataFusion, with its frame, over the node's input.
+    Window(Arc<dyn WindowExpr>),
 }
 
 /// A table that is written by one INSERT.

@@ -35,6 +35,8 @@ impl Lowering<'_> {
         }
         match &node.kind {
             NodeKind::Join(_) => ("the join", &["JOIN", "EXISTS", "IN"]),
+            NodeKind::Rank(_) => ("the rank", &["OVER", "DISTINCT", "LIMIT"]),
+            NodeKind::Over(_) => ("OVER", &["OVER"]),
             _ => ("the query", &["SELECT"]),
         }
     }

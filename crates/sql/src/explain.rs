@@ -1,4 +1,6 @@
 //! A pipeline as text, for people: what each source decodes, what each operator does, what bounds its state.
+mod ordered;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -73,6 +75,8 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
         }
         NodeKind::Union => vec!["union".to_owned()],
         NodeKind::Join(join) => describe_join(join),
+        NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
+        NodeKind::Over(spec) => ordered::describe_over(spec),
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
 }
@@ -194,6 +198,11 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
         }
         NodeKind::Union => vec!["union all".to_owned()],
         NodeKind::Join(join) => join_lines(node, join, graph),
+        NodeKind::LocalRank(spec) => {
+            vec![format!("rank before the shuffle: the first {} rows of an epoch", spec.to)]
+        }
+        NodeKind::Rank(spec) => ordered::rank_lines(spec, node),
+        NodeKind::Over(spec) => ordered::over_lines(spec, node),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
     }
 }

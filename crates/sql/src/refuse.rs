@@ -52,12 +52,16 @@ pub(crate) fn check_expr(expr: &Expr, tokens: &[TokenWithSpan]) -> Result<()> {
 /// A clause by the token that it begins with: what it is called and what to do instead.
 pub(crate) fn clause(token: &Token) -> Option<(&'static str, &'static str)> {
     let clauses: &[(&str, &str, &str)] = &[
-        ("ORDER", "ORDER BY", "a stream has no end at which it could be sorted; sort what the sink holds"),
-        ("LIMIT", "LIMIT", "filter with WHERE, or read a bounded source"),
-        ("FETCH", "FETCH", "filter with WHERE, or read a bounded source"),
-        ("OFFSET", "OFFSET", "filter with WHERE"),
-        ("QUALIFY", "QUALIFY", "aggregate over a window: GROUP BY window_start, window_end"),
-        ("WINDOW", "WINDOW", "use TABLE(TUMBLE(…)) in FROM"),
+        (
+            "ORDER",
+            "ORDER BY",
+            "a stream has no end at which it could be sorted; add LIMIT, or sort what the sink holds",
+        ),
+        ("LIMIT", "LIMIT without ORDER BY", "say with ORDER BY which rows come first"),
+        ("FETCH", "FETCH", "write ORDER BY … LIMIT"),
+        ("OFFSET", "OFFSET without ORDER BY", "say with ORDER BY which rows come first"),
+        ("QUALIFY", "QUALIFY here", "write it after WHERE and GROUP BY"),
+        ("WINDOW", "WINDOW here", "write it after WHERE and GROUP BY, or use TABLE(TUMBLE(…)) in FROM"),
         ("MATCH_RECOGNIZE", "MATCH_RECOGNIZE", "filter and aggregate over a window"),
     ];
     clauses.iter().find(|(word, ..)| lex::is_word(token, word)).map(|(_, what, instead)| (*what, *instead))
@@ -126,9 +130,11 @@ impl Visitor for Refuse<'_> {
         if let Some(with) = query.with.as_ref().filter(|w| w.recursive) {
             return no(with.with_token.0.span.start, "WITH RECURSIVE", "write the steps out");
         }
+        // ORDER BY with LIMIT or DISTINCT ON keeps the first rows of an order.
+        let limited = query.limit_clause.is_some() || query.fetch.is_some() || has_distinct_on(&query.body);
         let clauses = [
-            ("ORDER", query.order_by.is_some()),
-            ("LIMIT", query.limit_clause.is_some()),
+            ("ORDER", query.order_by.is_some() && !limited),
+            ("LIMIT", query.limit_clause.is_some() && query.order_by.is_none()),
             ("FETCH", query.fetch.is_some()),
         ];
         for (word, _) in clauses.iter().filter(|(_, there)| *there) {
@@ -150,11 +156,11 @@ impl Visitor for Refuse<'_> {
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
         let at = select.select_token.0.span.start;
         match &select.distinct {
-            Some(Distinct::Distinct | Distinct::On(_)) => {
+            Some(Distinct::Distinct) => {
                 let instead = "remember each row for a window only: GROUP BY the columns, window_start, window_end";
                 return no(self.keyword(at, &["DISTINCT"]), "SELECT DISTINCT", instead);
             }
-            Some(Distinct::All) | None => {}
+            Some(Distinct::All | Distinct::On(_)) | None => {}
         }
         if select.from.is_empty() {
             return no(at, "SELECT without FROM", "name a table in FROM");
@@ -164,12 +170,6 @@ impl Visitor for Refuse<'_> {
         }
         if !select.lateral_views.is_empty() {
             return no(self.keyword(at, &["LATERAL"]), "LATERAL VIEW", "select fields of nested rows by name");
-        }
-        if let Some(qualify) = &select.qualify {
-            return no(self.keyword(qualify.span().start, &[]), "QUALIFY", "aggregate over a window");
-        }
-        if !select.named_window.is_empty() {
-            return no(self.keyword(at, &["WINDOW"]), "WINDOW", "use TABLE(TUMBLE(…)) in FROM");
         }
         if !select.sort_by.is_empty() || !select.cluster_by.is_empty() || !select.distribute_by.is_empty() {
             return no(self.keyword(at, &["SORT", "CLUSTER", "DISTRIBUTE"]), "sorting", "sort what the sink holds");
@@ -237,17 +237,14 @@ impl Visitor for Refuse<'_> {
             Expr::Function(function) => {
                 let at = function.name.span().start;
                 let name = name_of(&function.name);
-                if function.over.is_some() {
-                    let instead = "aggregate over a window: GROUP BY window_start, window_end";
-                    return no(self.keyword(at, &["OVER"]), "OVER", instead);
-                }
                 if NOT_REPEATABLE.contains(&name.as_str()) {
                     let message = format!("{name}() gives another value when an epoch is replayed");
                     return Flow::Break(
                         Mistake::new(at, message).hint("derive the value from the row, for instance by md5 of its key"),
                     );
                 }
-                if ORDERED.contains(&name.as_str()) {
+                // OVER brings an order of its own.
+                if function.over.is_none() && ORDERED.contains(&name.as_str()) {
                     let message = format!("the result of {name} depends on the order of rows");
                     return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
                 }
@@ -262,6 +259,10 @@ impl Visitor for Refuse<'_> {
             _ => Flow::Continue(()),
         }
     }
+}
+
+fn has_distinct_on(body: &SetExpr) -> bool {
+    matches!(body, SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::On(_))))
 }
 
 fn set_expr(refuse: &Refuse<'_>, body: &SetExpr) -> Flow {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_dataflow::graph::{Exchange, Graph, Node, NodeKind, WindowOf};
+use millstream_dataflow::graph::{Exchange, Graph, Node, NodeKind, OverFunction, WindowOf};
 use millstream_sql::{explain, plan};
 
 fn folder() -> PathBuf {
@@ -199,6 +199,24 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
         NodeKind::Union => {
             for from in &node.inputs {
                 assert_eq!(&graph.node(from.from).output.schema, output, "{name}");
+            }
+        }
+        NodeKind::LocalRank(_) => assert_eq!(&input(), output, "{name}"),
+        NodeKind::Rank(spec) => {
+            assert_eq!(input(), spec.rows.input, "{name}");
+            let ranks = usize::from(spec.numbered);
+            assert_eq!(&input().fields()[..], &output.fields()[..output.fields().len() - ranks], "{name}");
+        }
+        NodeKind::Over(spec) => {
+            assert_eq!(input(), spec.rows.input, "{name}");
+            let (kept, results) = output.fields().split_at(spec.rows.input.fields().len());
+            assert_eq!(&input().fields()[..], kept, "{name}");
+            for (call, field) in spec.calls.iter().zip(results) {
+                let found = match &call.function {
+                    OverFunction::Aggregate { call, .. } => call.function.field(),
+                    OverFunction::Window(expr) => expr.field().unwrap(),
+                };
+                assert_eq!(found.data_type(), field.data_type(), "{name}: {}", call.text);
             }
         }
         NodeKind::Sink(_) => assert_eq!(&input(), output, "{name}"),

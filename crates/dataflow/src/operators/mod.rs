@@ -11,7 +11,10 @@ mod assign;
 mod calc;
 mod groups;
 mod join;
+mod ordered;
+mod over;
 mod partial;
+mod rank;
 mod session;
 mod union;
 
@@ -150,6 +153,11 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         }),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
         NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::LocalRank(spec) => {
+            Some(Box::new(rank::LocalRankOperator::new(id, spec, node.output.schema.clone())?))
+        }
+        NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
 

@@ -63,10 +63,14 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
         TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
         TimeDomain::Processing | TimeDomain::Behind(_) => TimerDomain::Processing,
     };
-    let timers = graph.nodes.iter().filter_map(|n| match &n.kind {
-        NodeKind::WindowAggregate(aggregate) => Some((n.id, clock(&aggregate.domain))),
-        NodeKind::Join(join) => join.bound.as_ref().map(|domain| (n.id, clock(domain))),
-        _ => None,
+    let timers = graph.nodes.iter().filter_map(|n| {
+        let domain = match &n.kind {
+            NodeKind::WindowAggregate(aggregate) => &aggregate.domain,
+            NodeKind::Join(join) => join.bound.as_ref()?,
+            NodeKind::Rank(rank) => &rank.rows.close.as_ref()?.domain,
+            _ => return None,
+        };
+        Some((n.id, clock(domain)))
     });
     let mut sources: Vec<SourceShape> = sources.collect();
     let mut sinks: Vec<SinkShape> = sinks.collect();

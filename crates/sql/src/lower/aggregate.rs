@@ -275,7 +275,7 @@ fn function_name(expr: &Expr) -> Option<String> {
 }
 
 /// The columns of the node below under the names by which the query knows them.
-fn input_names(rel: &Rel, input: &Schema) -> datafusion::error::Result<DFSchemaRef> {
+pub(super) fn input_names(rel: &Rel, input: &Schema) -> datafusion::error::Result<DFSchemaRef> {
     let mut fields: Vec<_> = input
         .fields()
         .iter()

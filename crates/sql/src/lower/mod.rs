@@ -7,6 +7,8 @@
 mod aggregate;
 mod calc;
 mod join;
+mod over;
+mod rank;
 mod rel;
 mod source;
 
@@ -20,7 +22,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::{Expr, LogicalPlan, Union};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Union};
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
@@ -161,13 +163,13 @@ impl<'a> Lowering<'a> {
                 Ok(Rel { schema, ..rel })
             }
             LogicalPlan::Projection(node) => {
-                let rel = self.lower(&node.input)?;
+                let rel = match &*node.input {
+                    LogicalPlan::Filter(filter) => self.filtered(filter, Some(&node.expr))?,
+                    input => self.lower(input)?,
+                };
                 self.project(rel, &node.expr, &node.schema)
             }
-            LogicalPlan::Filter(node) => {
-                let rel = self.lower(&node.input)?;
-                self.filter(rel, &node.predicate)
-            }
+            LogicalPlan::Filter(node) => self.filtered(node, None),
             LogicalPlan::Union(node) => self.union(node),
             LogicalPlan::Aggregate(node) => {
                 let rel = self.lower(&node.input)?;
@@ -181,10 +183,14 @@ impl<'a> Lowering<'a> {
                 None => Err(self.unsupported(extension.node.name(), &[])),
             },
             LogicalPlan::Join(node) => self.join(node),
-            LogicalPlan::Sort(_) => Err(self.unsupported("ORDER BY", &["ORDER"])),
-            LogicalPlan::Limit(_) => Err(self.unsupported("LIMIT", &["LIMIT"])),
+            LogicalPlan::Sort(node) => Err(self.sort(node)),
+            LogicalPlan::Limit(node) => self.limit(node),
+            LogicalPlan::Distinct(Distinct::On(node)) => self.distinct_on(node),
             LogicalPlan::Distinct(_) => Err(self.unsupported("DISTINCT", &["DISTINCT", "UNION"])),
-            LogicalPlan::Window(_) => Err(self.unsupported("OVER", &["OVER"])),
+            LogicalPlan::Window(node) => {
+                let rel = self.lower(&node.input)?;
+                self.over(rel, node)
+            }
             LogicalPlan::Unnest(_) => Err(self.unsupported("UNNEST", &["UNNEST"])),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
                 Err(self.unsupported("a query without a table", &[]))

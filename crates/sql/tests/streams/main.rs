@@ -27,4 +27,5 @@ mod joins;
 mod linear;
 mod nexmark;
 mod random;
+mod rank;
 mod windows;
