@@ -13,6 +13,7 @@
 //! Planning is deterministic: the same text, overrides and build give the same graph and fingerprint on every process of a pipeline.
 //! Every mistake is a [`SqlError`] with its place in the text.
 mod catalog;
+mod changelog;
 mod cursor;
 mod dialect;
 mod error;

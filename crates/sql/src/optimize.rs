@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
@@ -28,6 +29,7 @@ pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Re
     let analyzed = Analyzer::new().execute_and_check(plan, catalog.config(), |_, _| {}).map_err(failed)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(PushDownFilter::new()),
         Arc::new(OptimizeProjections::new()),

@@ -20,5 +20,6 @@ mod feed;
 mod harness;
 mod run;
 
+mod groups;
 mod linear;
 mod windows;
