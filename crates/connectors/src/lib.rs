@@ -19,7 +19,7 @@ pub use error::ConnectorError;
 pub use files::{DeadLetterEncoder, S3Options, dead_letter_committer};
 pub use generate::{NexmarkConfig, NexmarkGenerator};
 pub use kafka::create_topic;
-pub use registry::{BadRecords, Connector, RECORD_OPTIONS, Role, connector, connector_names};
+pub use registry::{BadRecords, Changes, Connector, RECORD_OPTIONS, Role, connector, connector_names};
 pub use sink::{
     EncodedEpoch, KafkaRecord, OutputFile, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec,
 };

@@ -11,6 +11,17 @@ pub enum Role {
     Sink,
 }
 
+/// What a sink can do with rows that are taken away again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// Nothing: it takes appended rows.
+    Refused,
+    /// Keeps the last row of each key, if its table has a PRIMARY KEY.
+    ByKey,
+    /// Takes every change as it is.
+    Taken,
+}
+
 /// A connector: its declared options and its factories.
 pub struct Connector {
     pub name: &'static str,
@@ -26,6 +37,8 @@ pub struct Connector {
     pub sink_metadata: &'static [&'static str],
     /// True if records have a format of the user's choice.
     pub has_format: bool,
+    /// What its sink can do with changes.
+    pub changes: Changes,
     pub source: fn(SourceSpec) -> Result<Box<dyn SourceFactory>, ConnectorError>,
     pub sink: fn(SinkSpec) -> Result<Box<dyn SinkFactory>, ConnectorError>,
 }

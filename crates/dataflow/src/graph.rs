@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::WindowFrame;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -118,6 +119,12 @@ pub enum NodeKind {
     /// Second half: merges partial states, emits a window once when it closes. Output: key columns, `window_start`,
     /// `window_end`, `window_time`, aggregates.
     WindowAggregate(Arc<WindowAggregate>),
+    /// Rows × grouping sets. Linear: weights pass through.
+    Expand(Expand),
+    /// First half of an aggregation without a window, before the shuffle; no state between epochs. Output: the transfer.
+    PartialGroupAggregate(Arc<GroupAggregate>),
+    /// Second half: the result of every group that an epoch changed, old with −1, new with +1. Output: key columns, aggregates.
+    GroupAggregate(Arc<GroupAggregate>),
     /// All inputs have the same schema; output is their multiset union.
     Union,
     /// Pairs of left (input 0) and right (input 1) rows. Output: left columns, then right columns; semi and anti: left columns.
@@ -244,6 +251,51 @@ pub enum WindowOf {
     Time { kind: WindowKind, time: Arc<dyn PhysicalExpr> },
     /// The rows carry `window_start` and `window_end` of an earlier window (cascaded aggregation).
     Attached { start: Arc<dyn PhysicalExpr>, end: Arc<dyn PhysicalExpr> },
+}
+
+/// GROUPING SETS: each row once per set, with the keys that are not in it null. Output: input, keys, grouping id.
+#[derive(Clone, Debug)]
+pub struct Expand {
+    /// Over the input.
+    pub keys: Vec<NamedExpr>,
+    pub sets: Vec<GroupingSet>,
+}
+
+/// One grouping set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupingSet {
+    /// By key: is null in this set.
+    pub nulls: Vec<bool>,
+    /// What tells its rows from those of other sets.
+    pub id: u64,
+}
+
+/// An aggregation without a window. Both halves share it.
+#[derive(Clone, Debug)]
+pub struct GroupAggregate {
+    /// Over the first half's input.
+    pub keys: Vec<NamedExpr>,
+    /// Keys of the groups that have a row also without input: the one group of an aggregation without keys, and of the
+    /// grouping set without keys.
+    pub always: RecordBatch,
+    pub calls: Vec<GroupCall>,
+    /// Rows may be taken away again.
+    pub retracts: bool,
+    /// What the first half hands to the second; see `group_transfer`.
+    pub transfer: SchemaRef,
+    /// Output of the second half: keys, aggregates.
+    pub output: SchemaRef,
+}
+
+/// One aggregate of a [`GroupAggregate`].
+#[derive(Clone, Debug)]
+pub struct GroupCall {
+    /// Without its DISTINCT.
+    pub function: Arc<AggregateFunctionExpr>,
+    /// `FILTER (WHERE …)`, over the first half's input.
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// Equal arguments count once.
+    pub distinct: bool,
 }
 
 /// One aggregate.
@@ -422,6 +474,14 @@ pub struct SinkNode {
     pub table: String,
     /// Index of the INSERT in the pipeline, for messages.
     pub insert: usize,
+}
+
+impl GroupAggregate {
+    /// True if each value of the call's arguments is kept.
+    #[must_use]
+    pub fn keeps_values(&self, call: &GroupCall) -> bool {
+        call.distinct || self.retracts && !matches!(call.function.fun().name(), "count" | "sum" | "avg")
+    }
 }
 
 impl Graph {

@@ -1,43 +1,85 @@
-//! Which sinks take changes: rows that are taken back after they have been emitted.
+//! Which sink takes which rows: an updating query needs a sink that can take rows back.
 use datafusion::sql::sqlparser::tokenizer::Location;
+use millstream_connectors::Changes;
 use millstream_dataflow::graph::NodeKind;
 use millstream_plan::OperatorId;
 
 use crate::error::{Mistake, Result};
-use crate::lower::Lowering;
+use crate::lower::Draft;
 
-/// Takes anything, to try a query out.
-const TAKES_CHANGES: &str = "blackhole";
+/// What a sink's table takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Appended rows only. `key_would_help`: a PRIMARY KEY would make it take changes.
+    Appended { key_would_help: bool },
+    /// Changes too.
+    Changes,
+}
 
-impl Lowering<'_> {
-    /// Refuses to write `from`, if it changes rows that it has emitted, into a sink that only takes appended rows.
-    pub(crate) fn require_append_only(&self, sink: &str, from: OperatorId) -> Result<()> {
-        let table = self.catalog().table(sink);
-        if self.output(from).append_only || table.is_some_and(|t| t.connector.name == TAKES_CHANGES) {
-            return Ok(());
+impl Takes {
+    pub fn of(changes: Changes, has_key: bool) -> Self {
+        match changes {
+            Changes::Taken => Self::Changes,
+            Changes::ByKey if has_key => Self::Changes,
+            Changes::ByKey => Self::Appended { key_would_help: true },
+            Changes::Refused => Self::Appended { key_would_help: false },
         }
-        let (what, words) = self.first_that_changes(from);
-        let at = self.place(words);
-        let Location { line, column } = at;
-        let message = format!(
-            "table '{sink}' takes only appended rows, but {what} at {line}:{column} changes rows that it has emitted"
-        );
-        Err(Mistake::new(at, message).hint(
-            "bound it by time, so that each row is emitted once: compare the time columns or the windows of both sides",
-        ))
     }
+}
 
-    /// The operator above `from` at which rows are first taken back, and the words by which the query asks for it.
-    fn first_that_changes(&self, from: OperatorId) -> (&'static str, &'static [&'static str]) {
-        let node = &self.nodes[usize::from(from.0)];
-        if let Some(input) = node.inputs.iter().find(|i| !self.output(i.from).append_only) {
-            return self.first_that_changes(input.from);
+/// Refuses a query whose rows change if its sink takes only appended rows. Names the first operator whose rows change.
+pub(crate) fn require_append_only(
+    nodes: &[Draft],
+    from: OperatorId,
+    takes: Takes,
+    table: &str,
+    place: &dyn Fn(&[&str]) -> Location,
+) -> Result<()> {
+    let node = |id: OperatorId| &nodes[usize::from(id.0)];
+    let Takes::Appended { key_would_help } = takes else { return Ok(()) };
+    if node(from).output.append_only {
+        return Ok(());
+    }
+    let mut at = from;
+    while let Some(input) = node(at).inputs.iter().find(|i| !node(i.from).output.append_only) {
+        at = input.from;
+    }
+    let (what, words) = operator(&node(at).kind);
+    let message = format!("table '{table}' takes only appended rows, but {what} changes rows that it has emitted");
+    let key = "add PRIMARY KEY (…) NOT ENFORCED to the table to keep the last row of each key";
+    let others = "write to a kafka table with PRIMARY KEY (…) NOT ENFORCED, which keeps the last row of each key";
+    let window = match &node(at).kind {
+        NodeKind::GroupAggregate(_) => ", or aggregate per window: GROUP BY window_start, window_end",
+        NodeKind::Join(_) => ", or bound the join by time: compare the time columns or the windows of both sides",
+        NodeKind::Rank(_) => ", or rank the rows of a window: PARTITION BY window_start, window_end",
+        _ => "",
+    };
+    Err(Mistake::new(place(&words), message).hint(format!("{}{window}", if key_would_help { key } else { others })))
+}
+
+/// What an operator is called in the query, and the words by which it is found there.
+fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
+    match kind {
+        NodeKind::GroupAggregate(spec) if spec.calls.is_empty() => {
+            ("this DISTINCT".to_owned(), vec!["DISTINCT", "UNION", "GROUP"])
         }
-        match &node.kind {
-            NodeKind::Join(_) => ("the join", &["JOIN", "EXISTS", "IN"]),
-            NodeKind::Rank(_) => ("the rank", &["OVER", "DISTINCT", "LIMIT"]),
-            NodeKind::Over(_) => ("OVER", &["OVER"]),
-            _ => ("the query", &["SELECT"]),
+        NodeKind::GroupAggregate(spec) => {
+            let mut words = vec!["GROUP"];
+            words.extend(spec.calls.iter().map(|c| c.function.fun().name()));
+            ("this aggregation".to_owned(), words)
         }
+        NodeKind::Join(_) => ("the join".to_owned(), vec!["JOIN", "EXISTS", "IN"]),
+        NodeKind::Rank(_) => ("the rank".to_owned(), vec!["OVER", "DISTINCT", "LIMIT"]),
+        NodeKind::Over(_) => ("OVER".to_owned(), vec!["OVER"]),
+        NodeKind::Source(source) => (format!("table '{}'", source.table), vec![source.table.as_str()]),
+        NodeKind::Calc(_)
+        | NodeKind::WindowAssign(_)
+        | NodeKind::PartialWindowAggregate(_)
+        | NodeKind::WindowAggregate(_)
+        | NodeKind::Expand(_)
+        | NodeKind::PartialGroupAggregate(_)
+        | NodeKind::Union
+        | NodeKind::LocalRank(_)
+        | NodeKind::Sink(_) => ("the query".to_owned(), Vec::new()),
     }
 }

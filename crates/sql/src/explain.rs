@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
-    AggregateCall, Exchange, FilterValues, Graph, Join, JoinKind, NamedExpr, Node, NodeKind, SourceNode, TimeDomain, WindowAggregate,
-    WindowKind, WindowOf,
+    AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, NamedExpr, Node, NodeKind,
+    SourceNode, TimeDomain, WindowAggregate, WindowKind, WindowOf,
 };
 
 use crate::show::show;
@@ -70,6 +70,22 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
                 let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
                 let (name, distinct) = (call.function.fun().name(), call.function.is_distinct());
                 lines.push(format!("{name} {distinct} {} {filter}", args.join(" ")));
+            }
+            lines
+        }
+        NodeKind::Expand(expand) => {
+            let mut lines = vec!["expand".to_owned()];
+            lines.extend(expand.keys.iter().map(|k| format!("{} {}", k.name, k.expr)));
+            lines.extend(expand.sets.iter().map(|s| format!("{:?} {}", s.nulls, s.id)));
+            lines
+        }
+        NodeKind::PartialGroupAggregate(spec) | NodeKind::GroupAggregate(spec) => {
+            let mut lines = vec![format!("group {} {}", spec.retracts, spec.always.num_rows())];
+            lines.extend(spec.keys.iter().map(|k| format!("{} {}", k.name, k.expr)));
+            for call in &spec.calls {
+                let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
+                let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
+                lines.push(format!("{} {} {} {filter}", call.function.fun().name(), call.distinct, args.join(" ")));
             }
             lines
         }
@@ -148,7 +164,7 @@ fn sink_lines(node: &Node, spec: Option<&SinkSpec>) -> Vec<String> {
             lines.push(format!("partitions {}", named(&spec.partitioned_by)));
         }
     }
-    lines.push(format!("rows       {}", if node.output.append_only { "append only" } else { "changes" }));
+    lines.push(format!("rows       {}", rows(node)));
     lines
 }
 
@@ -196,6 +212,20 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             lines.push(format!("state      {}", bound(spec, graph)));
             lines
         }
+        NodeKind::Expand(expand) => {
+            let keys: Vec<&str> = expand.keys.iter().map(|k| k.name.as_str()).collect();
+            let set = |nulls: &[bool]| {
+                let kept = keys.iter().zip(nulls).filter(|(_, null)| !**null).map(|(k, _)| *k);
+                format!("({})", kept.collect::<Vec<_>>().join(", "))
+            };
+            let sets: Vec<String> = expand.sets.iter().map(|s| set(&s.nulls)).collect();
+            vec!["each row in its grouping sets".to_owned(), format!("sets       {}", sets.join(", "))]
+        }
+        NodeKind::PartialGroupAggregate(spec) if spec.retracts => {
+            vec!["keys and arguments before the shuffle".to_owned(), group_calls(spec)]
+        }
+        NodeKind::PartialGroupAggregate(spec) => vec!["aggregate before the shuffle".to_owned(), group_calls(spec)],
+        NodeKind::GroupAggregate(spec) => group_lines(spec, node),
         NodeKind::Union => vec!["union all".to_owned()],
         NodeKind::Join(join) => join_lines(node, join, graph),
         NodeKind::LocalRank(spec) => {
@@ -265,6 +295,44 @@ pub(crate) fn call(call: &AggregateCall) -> String {
     let distinct = if call.function.is_distinct() { "DISTINCT " } else { "" };
     let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {})", show(f))).unwrap_or_default();
     format!("{}({distinct}{}){filter}", call.function.fun().name(), args.join(", "))
+}
+
+fn group_lines(spec: &GroupAggregate, node: &Node) -> Vec<String> {
+    let distinct_rows = spec.calls.is_empty();
+    let mut lines = vec![if distinct_rows { "distinct" } else { "aggregate" }.to_owned()];
+    let keys: Vec<&str> = spec.keys.iter().map(|k| k.name.as_str()).collect();
+    lines.push(format!("keys       {}", if keys.is_empty() { "none: one row".to_owned() } else { keys.join(", ") }));
+    if !distinct_rows {
+        lines.push(group_calls(spec));
+    }
+    lines.push(format!("rows       {}", rows(node)));
+    let mut grows: Vec<String> = Vec::new();
+    if !keys.is_empty() {
+        grows.push("keys".to_owned());
+    }
+    let of = |call: &GroupCall| format!("values in {}", group_call(call));
+    grows.extend(spec.calls.iter().filter(|c| spec.keeps_values(c)).map(of));
+    lines.push(match grows.is_empty() {
+        true => "state      one row".to_owned(),
+        false => format!("state      grows with the number of {}", grows.join(", of ")),
+    });
+    lines
+}
+
+/// The type of a node's edge.
+fn rows(node: &Node) -> String {
+    if node.output.append_only { "append only".to_owned() } else { "changes".to_owned() }
+}
+
+fn group_calls(spec: &GroupAggregate) -> String {
+    let shown: Vec<String> = spec.calls.iter().map(group_call).collect();
+    format!("computes   {}", if shown.is_empty() { "the distinct keys".to_owned() } else { shown.join(", ") })
+}
+
+/// An aggregate of an aggregation without a window, as SQL.
+pub(crate) fn group_call(group: &GroupCall) -> String {
+    let shown = call(&AggregateCall { function: group.function.clone(), filter: group.filter.clone() });
+    if group.distinct { shown.replacen('(', "(DISTINCT ", 1) } else { shown }
 }
 
 /// What bounds the state of a windowed aggregation.

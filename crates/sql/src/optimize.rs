@@ -8,9 +8,9 @@
 //! back. Left out are rules that look at sizes of tables: the order of joins is that of the text.
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
@@ -18,9 +18,10 @@ use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
+use datafusion::optimizer::{Analyzer, ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 
 use crate::catalog::Catalog;
@@ -38,6 +39,7 @@ pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Re
     check_scalars(&analyzed, at)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
+        Arc::new(DistinctAsAggregate(ReplaceDistinctWithAggregate::new())),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
@@ -59,6 +61,27 @@ pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Re
             .hint("join its table, or compare the subquery's columns with those of the query by = and AND"));
     }
     Ok(optimized)
+}
+
+/// `DISTINCT` as GROUP BY all columns. `DISTINCT ON` stays: it is a rank.
+#[derive(Debug)]
+struct DistinctAsAggregate(ReplaceDistinctWithAggregate);
+
+impl OptimizerRule for DistinctAsAggregate {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Distinct(Distinct::On(_)) => Ok(Transformed::no(plan)),
+            plan => self.0.rewrite(plan, config),
+        }
+    }
 }
 
 /// True if an expression of `plan`, or one inside it, is like that.

@@ -9,6 +9,7 @@ use millstream_dataflow::graph::{Exchange, Graph, Input, Node, SinkNode};
 use millstream_plan::{Digest, DigestBuilder, OperatorId, SinkId};
 
 use crate::catalog::Catalog;
+use crate::changelog::Takes;
 use crate::cursor::Name;
 use crate::error::{Mistake, Result};
 use crate::insert::{fit, places, targets};
@@ -197,7 +198,8 @@ fn sink<'a>(
     let options = table.sink_options()?;
     let format = format_of(table, &options)?;
     let node = SinkNode { sink: id, table: table.name.text.clone(), insert: number };
-    let schema = lowering.insert(&insert.plan, &insert.tokens, node, &key)?;
+    let takes = Takes::of(table.connector.changes, !key.is_empty());
+    let schema = lowering.insert(&insert.plan, &insert.tokens, node, &key, takes)?;
     let metadata = targets.iter().enumerate().filter_map(|(i, t)| t.metadata.map(|m| (i, m.to_owned())));
     let spec = SinkSpec {
         id,

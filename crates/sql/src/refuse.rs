@@ -156,11 +156,6 @@ impl Visitor for Refuse<'_> {
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
         let at = select.select_token.0.span.start;
         match &select.distinct {
-            Some(Distinct::Distinct) => {
-                let instead = "remember each row for a window only: GROUP BY the columns, window_start, window_end";
-                return no(self.keyword(at, &["DISTINCT"]), "SELECT DISTINCT", instead);
-            }
-            Some(Distinct::All | Distinct::On(_)) | None => {}
         }
         if select.from.is_empty() {
             return no(at, "SELECT without FROM", "name a table in FROM");
@@ -179,15 +174,10 @@ impl Visitor for Refuse<'_> {
         }
         match &select.group_by {
             GroupByExpr::All(_) => no(self.keyword(at, &["GROUP"]), "GROUP BY ALL", "name the columns"),
-            GroupByExpr::Expressions(exprs, modifiers) => {
-                let sets = exprs.iter().find(|e| matches!(e, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)));
-                if sets.is_some() || !modifiers.is_empty() {
-                    let words = ["GROUPING", "CUBE", "ROLLUP"];
-                    return no(
-                        self.keyword(at, &words),
-                        "GROUPING SETS, CUBE or ROLLUP",
-                        "write one INSERT per grouping",
-                    );
+            GroupByExpr::Expressions(_, modifiers) => {
+                if !modifiers.is_empty() {
+                    let at = self.keyword(self.keyword(at, &["GROUP"]), &["WITH"]);
+                    return no(at, "WITH after GROUP BY", "write GROUP BY ROLLUP (…) or CUBE (…)");
                 }
                 Flow::Continue(())
             }
@@ -268,14 +258,19 @@ fn has_distinct_on(body: &SetExpr) -> bool {
 fn set_expr(refuse: &Refuse<'_>, body: &SetExpr) -> Flow {
     match body {
         SetExpr::Select(_) | SetExpr::Query(_) => Flow::Continue(()),
-        SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } => {
+        SetExpr::SetOperation {
+            op: SetOperator::Union,
+            set_quantifier: SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None,
+            left,
+            right,
+        } => {
             set_expr(refuse, left)?;
             set_expr(refuse, right)
         }
         SetExpr::SetOperation { op, left, .. } => {
             let from = left.span().end;
             match op {
-                SetOperator::Union => no(refuse.keyword(from, &["UNION"]), "UNION without ALL", "write UNION ALL"),
+                SetOperator::Union => no(refuse.keyword(from, &["UNION"]), "UNION BY NAME", "name the columns"),
                 SetOperator::Except | SetOperator::Minus => {
                     no(refuse.keyword(from, &["EXCEPT", "MINUS"]), "EXCEPT", "filter with WHERE")
                 }

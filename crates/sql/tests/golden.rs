@@ -196,6 +196,27 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             assert_eq!(output.fields().len(), width, "{name}");
             assert_eq!(node.output.append_only, join.append_only(), "{name}");
         }
+        NodeKind::Expand(expand) => {
+            let width = input().fields().len();
+            assert_eq!(width + expand.keys.len() + 1, output.fields().len(), "{name}");
+            for (i, key) in expand.keys.iter().enumerate() {
+                check(name, &key.expr, &input(), output.field(width + i).data_type());
+                assert!(expand.sets.iter().all(|s| s.nulls.len() == expand.keys.len()), "{name}");
+            }
+        }
+        NodeKind::PartialGroupAggregate(spec) => {
+            assert_eq!(&spec.transfer, output, "{name}");
+            for (i, key) in spec.keys.iter().enumerate() {
+                check(name, &key.expr, &input(), output.field(i).data_type());
+            }
+            for call in &spec.calls {
+                call.filter.iter().for_each(|f| check(name, f, &input(), &DataType::Boolean));
+            }
+        }
+        NodeKind::GroupAggregate(spec) => {
+            assert_eq!(&spec.transfer, &input(), "{name}");
+            assert_eq!(&spec.output, output, "{name}");
+        }
         NodeKind::Union => {
             for from in &node.inputs {
                 assert_eq!(&graph.node(from.from).output.schema, output, "{name}");

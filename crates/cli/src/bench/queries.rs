@@ -13,6 +13,9 @@ const QUERIES: &[(&str, &str)] = &[
     ("q5", include_str!("../../../../examples/nexmark/q5-hop-count.sql")),
     ("q11", include_str!("../../../../examples/nexmark/q11.sql")),
     ("q12", include_str!("../../../../examples/nexmark/q12.sql")),
+    ("q15", include_str!("../../../../examples/nexmark/q15.sql")),
+    ("q16", include_str!("../../../../examples/nexmark/q16.sql")),
+    ("q17", include_str!("../../../../examples/nexmark/q17.sql")),
     ("q22", include_str!("../../../../examples/nexmark/q22.sql")),
 ];
 

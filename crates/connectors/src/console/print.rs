@@ -13,7 +13,7 @@ use millstream_formats::{Encoder, FormatKind, FormatOptions, encoder};
 use millstream_plan::options::{OptionKind, OptionSpec};
 use millstream_plan::{Epoch, EpochPlan};
 
-use crate::registry::{Connector, not_a_source};
+use crate::registry::{Changes, Connector, not_a_source};
 use crate::{ConnectorError, EncodedEpoch, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec};
 
 const OPTIONS: &[OptionSpec] = &[
@@ -41,6 +41,7 @@ pub(crate) static PRINT: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
+    changes: Changes::Taken,
     source: |spec| Err(not_a_source(&spec, "print")),
     sink: |spec| Ok(Box::new(Print::new(spec))),
 };

@@ -20,7 +20,7 @@ use self::options::{LOCATION_OPTIONS, SINK_OPTIONS, SOURCE_OPTIONS};
 pub use self::s3::S3Options;
 use self::sink::FileSink;
 use self::source::{FileSource, METADATA};
-use crate::registry::{Connector, RECORD_OPTIONS};
+use crate::registry::{Changes, Connector, RECORD_OPTIONS};
 
 const SOURCE_TABLES: &[&[OptionSpec]] = &[LOCATION_OPTIONS, SOURCE_OPTIONS, RECORD_OPTIONS];
 const SINK_TABLES: &[&[OptionSpec]] = &[LOCATION_OPTIONS, SINK_OPTIONS];
@@ -33,6 +33,7 @@ pub(crate) static FILESYSTEM: Connector = Connector {
     source_metadata: METADATA,
     sink_metadata: &[],
     has_format: true,
+    changes: Changes::Refused,
     source: |spec| Ok(Box::new(FileSource::new(spec)?)),
     sink: |spec| Ok(Box::new(FileSink::new(spec)?)),
 };

@@ -38,7 +38,7 @@ use self::enumerator::{KafkaEnumerator, Scan};
 use self::options::{SINK_OPTIONS, SOURCE_OPTIONS};
 use self::reader::{KafkaReader, Reading, batch_schema};
 use self::target::{Guarantee, Target};
-use crate::registry::{BadRecords, RECORD_OPTIONS};
+use crate::registry::{BadRecords, Changes, RECORD_OPTIONS};
 use crate::{
     Connector, ConnectorError, SinkCommitter, SinkEncoder, SinkFactory, SinkSpec, SourceFactory, SourceReader,
     SourceSpec, SplitEnumerator,
@@ -57,6 +57,7 @@ pub(crate) static KAFKA: Connector = Connector {
     source_metadata: SOURCE_METADATA,
     sink_metadata: SINK_METADATA,
     has_format: true,
+    changes: Changes::ByKey,
     source,
     sink: |spec| sink(spec, false),
 };
@@ -70,6 +71,7 @@ pub(crate) static UPSERT_KAFKA: Connector = Connector {
     source_metadata: &[],
     sink_metadata: SINK_METADATA,
     has_format: true,
+    changes: Changes::ByKey,
     source: |spec| {
         Err(ConnectorError::user(
             format!("table '{}': connector 'upsert-kafka' can only be written", spec.table),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, UInt32Array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{sort_to_indices, take};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -37,21 +38,18 @@ pub fn partial_schema(spec: &WindowAggregate, input: &Schema) -> Result<SchemaRe
     let keys = spec.keys.iter().map(|k| Ok(Field::new(&k.name, k.expr.data_type(input)?, true)));
     let mut fields = keys.collect::<Result<Vec<_>>>()?;
     fields.extend(["pane_start", "pane_end"].map(|name| Field::new(name, DataType::Int64, false)));
-    fields.extend(state_fields(spec)?.into_iter().flatten());
+    fields.extend(all_state_fields(spec)?.into_iter().flatten());
     Ok(Arc::new(Schema::new(fields)))
 }
 
-fn state_fields(spec: &WindowAggregate) -> Result<Vec<Vec<Field>>> {
-    let aggregates = spec.aggregates.iter().enumerate();
-    aggregates
-        .map(|(i, a)| {
-            let fields = a.function.state_fields()?;
-            Ok(fields
-                .iter()
-                .map(|f| f.as_ref().clone().with_name(format!("{i}.{}", f.name())).with_nullable(true))
-                .collect())
-        })
-        .collect()
+fn all_state_fields(spec: &WindowAggregate) -> Result<Vec<Vec<Field>>> {
+    spec.aggregates.iter().enumerate().map(|(i, a)| state_fields(i, &a.function)).collect()
+}
+
+/// Columns of the state of an aggregation's call number `i`.
+pub(super) fn state_fields(i: usize, function: &AggregateFunctionExpr) -> Result<Vec<Field>> {
+    let named = |f: &FieldRef| f.as_ref().clone().with_name(format!("{i}.{}", f.name())).with_nullable(true);
+    Ok(function.state_fields()?.iter().map(named).collect())
 }
 
 impl Aggregation {
@@ -60,7 +58,7 @@ impl Aggregation {
         // The output's first columns are the keys: their types are settled there.
         let key_fields: Vec<Field> =
             spec.output.fields()[..keys].iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-        let states = state_fields(spec)?;
+        let states = all_state_fields(spec)?;
         let mut part = key_fields.clone();
         part.extend(states.iter().flatten().cloned());
         let mut partial = key_fields.clone();
@@ -263,18 +261,17 @@ fn sort_lists(lists: &ListArray) -> Result<ArrayRef> {
 }
 
 /// Accumulators for groups that the caller numbers.
-pub(super) fn accumulators(aggregation: &Aggregation) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-    let calls = aggregation.spec.aggregates.iter();
-    calls
-        .map(|call| {
-            if call.function.groups_accumulator_supported() {
-                return call.function.create_groups_accumulator();
-            }
-            let function = call.function.clone();
-            let adapter = GroupsAccumulatorAdapter::new(move || function.create_accumulator());
-            Ok(Box::new(adapter) as Box<dyn GroupsAccumulator>)
-        })
-        .collect()
+fn accumulators(aggregation: &Aggregation) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+    aggregation.spec.aggregates.iter().map(|call| accumulator(&call.function)).collect()
+}
+
+/// The accumulator of one call.
+pub(super) fn accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    if function.groups_accumulator_supported() {
+        return function.create_groups_accumulator();
+    }
+    let function = function.clone();
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
 }
 
 /// Sessions number their groups themselves.

@@ -9,6 +9,8 @@
 mod aggregate;
 mod assign;
 mod calc;
+mod expand;
+mod group;
 mod groups;
 mod join;
 mod ordered;
@@ -151,6 +153,9 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
             }
             _ => Box::new(aggregate::WindowAggregateOperator::new(id, spec)?),
         }),
+        NodeKind::Expand(expand) => Some(Box::new(expand::ExpandOperator::new(id, expand, node.output.schema.clone()))),
+        NodeKind::PartialGroupAggregate(spec) => Some(group::first_half(id, spec)?),
+        NodeKind::GroupAggregate(spec) => Some(group::second_half(id, spec, node.output.append_only)?),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
         NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::LocalRank(spec) => {
@@ -167,6 +172,7 @@ fn failed(id: OperatorId, what: &str) -> impl Fn(datafusion::error::DataFusionEr
     move |e| DataflowError::Expression { operator: operator.clone(), message: e.strip_backtrace() }
 }
 
+pub use group::group_transfer;
 pub use groups::partial_schema;
 
 #[cfg(test)]

@@ -30,13 +30,17 @@ enum Group {
 
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, rel: Rel, node: &Aggregate) -> Result<Rel> {
-        let Some(domain) = rel.windows.clone() else { return Err(self.without_window(&rel, node)) };
         let group_exprs: Vec<Expr> = node.group_expr.iter().map(|e| e.clone().unalias_nested().data).collect();
         let part_of = |rel: &Rel, expr: &Expr| match expr {
             Expr::Column(column) => rel.schema.index_of_column(column).ok().and_then(|i| rel.columns[i].1.part),
             _ => None,
         };
-        self.check_bounds(&rel, &group_exprs.iter().filter_map(|e| part_of(&rel, e)).collect::<Vec<_>>(), node)?;
+        let parts: Vec<Part> = group_exprs.iter().filter_map(|e| part_of(&rel, e)).collect();
+        let Some(domain) = rel.windows.clone().filter(|_| !parts.is_empty() && self.output(rel.base).append_only)
+        else {
+            return self.group(rel, node);
+        };
+        self.check_bounds(&rel, &parts)?;
         let keys: Vec<&Expr> = group_exprs.iter().filter(|e| part_of(&rel, e).is_none()).collect();
         let rel = self.ready(rel, &keys, &node.aggr_expr)?;
         let input = self.output(rel.base).clone();
@@ -149,34 +153,15 @@ impl Lowering<'_> {
     }
 
     /// A window is grouped by if both its bounds are, or by one that tells the other.
-    fn check_bounds(&self, rel: &Rel, parts: &[Part], node: &Aggregate) -> Result<()> {
+    fn check_bounds(&self, rel: &Rel, parts: &[Part]) -> Result<()> {
         let has = |p: Part| parts.contains(&p);
         let one_is_enough =
             rel.pending.as_ref().is_some_and(|p| matches!(p.kind, WindowKind::Tumble { .. } | WindowKind::Hop { .. }));
-        if has(Part::Start) && has(Part::End) || one_is_enough && !parts.is_empty() {
+        if has(Part::Start) && has(Part::End) || one_is_enough {
             return Ok(());
         }
-        let at = self.place(&["GROUP"]);
-        if parts.is_empty() {
-            return Err(self.without_window(rel, node));
-        }
-        Err(Mistake::new(at, "the grouping holds only one bound of the window")
+        Err(Mistake::new(self.place(&["GROUP"]), "the grouping holds only one bound of the window")
             .hint("write GROUP BY window_start, window_end"))
-    }
-
-    fn without_window(&self, rel: &Rel, node: &Aggregate) -> Mistake {
-        if rel.windows.is_some() {
-            return Mistake::new(
-                self.place(&["GROUP"]),
-                "the query aggregates windows together: each would have to wait for all others",
-            )
-            .hint("add window_start and window_end to GROUP BY");
-        }
-        let functions: Vec<String> = node.aggr_expr.iter().filter_map(function_name).collect();
-        let mut words: Vec<&str> = vec!["GROUP"];
-        words.extend(functions.iter().map(String::as_str));
-        Mistake::new(self.place(&words), "an aggregation without a window would keep its state for ever and change its results; it is not supported on streams")
-            .hint("aggregate per window: FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) … GROUP BY window_start, window_end")
     }
 
     /// Makes everything before the aggregation a node.
@@ -234,7 +219,7 @@ impl Lowering<'_> {
         ))
     }
 
-    fn call(&self, expr: &Expr, names: &DFSchemaRef, input: &Schema) -> Result<AggregateCall> {
+    pub(super) fn call(&self, expr: &Expr, names: &DFSchemaRef, input: &Schema) -> Result<AggregateCall> {
         let name = function_name(expr).unwrap_or_default();
         let at = self.place(&[&name]);
         let build = |alias: &str| {
@@ -267,7 +252,7 @@ fn emitted_by(spec: &WindowAggregate) -> TimeDomain {
     }
 }
 
-fn function_name(expr: &Expr) -> Option<String> {
+pub(super) fn function_name(expr: &Expr) -> Option<String> {
     match expr.clone().unalias_nested().data {
         Expr::AggregateFunction(f) => Some(f.func.name().to_owned()),
         _ => None,

@@ -11,6 +11,7 @@ mod over;
 mod rank;
 mod rel;
 mod source;
+mod updating;
 
 pub(crate) use join::time_pairs;
 pub(crate) use source::format_of;
@@ -34,6 +35,7 @@ use millstream_plan::{OperatorId, SourceId};
 
 use self::rel::{PARTS, Part, Pending, Physical, Rel, Role, Value, substitute};
 use crate::catalog::Catalog;
+use crate::changelog::{self, Takes};
 use crate::error::{Mistake, Result};
 use crate::uses::Uses;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
@@ -94,10 +96,11 @@ impl<'a> Lowering<'a> {
         tokens: &'a [TokenWithSpan],
         sink: SinkNode,
         key: &[usize],
+        takes: Takes,
     ) -> Result<SchemaRef> {
         let rel = self.query(plan, tokens)?;
         let (from, output) = self.finish(rel)?;
-        self.require_append_only(&sink.table, from)?;
+        changelog::require_append_only(&self.nodes, from, takes, &sink.table, &|words| self.place(words))?;
         let exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
         let schema = output.schema.clone();
         self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output)?;
@@ -132,7 +135,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn push(&mut self, kind: NodeKind, inputs: Vec<Input>, mut output: EdgeType) -> Result<OperatorId> {
-        if let NodeKind::Calc(_) | NodeKind::WindowAssign(_) | NodeKind::Union | NodeKind::Sink(_) = &kind {
+        if let NodeKind::Calc(_)
+        | NodeKind::WindowAssign(_)
+        | NodeKind::Expand(_)
+        | NodeKind::Union
+        | NodeKind::Sink(_) = &kind
+        {
             // Linear: weights pass through.
             output.append_only = inputs.iter().all(|i| self.output(i.from).append_only);
         }

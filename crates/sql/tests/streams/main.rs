@@ -23,6 +23,7 @@ mod harness;
 mod run;
 
 mod duckdb;
+mod groups;
 mod joins;
 mod linear;
 mod nexmark;

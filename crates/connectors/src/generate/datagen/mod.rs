@@ -20,7 +20,7 @@ use self::field::{FieldOptions, FieldRows};
 use super::reader::{RowMaker, ShardReader};
 use super::shards::{Shard, ShardEnumerator};
 use super::{NUMBER_OF_ROWS, ROWS_PER_SECOND, SEED, at_least, required};
-use crate::registry::{Connector, not_a_sink};
+use crate::registry::{Changes, Connector, not_a_sink};
 use crate::{
     ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, SourceFactory, SourceReader, SourceSpec,
     SplitEnumerator,
@@ -46,6 +46,7 @@ pub(crate) static DATAGEN: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
+    changes: Changes::Refused,
     source: |spec| Ok(Box::new(Datagen::new(spec)?)),
     sink: |spec| Err(not_a_sink(&spec, "datagen")),
 };

@@ -21,7 +21,7 @@ pub use self::event::{Generator, NexmarkConfig};
 use super::reader::{RowMaker, ShardReader};
 use super::shards::{Shard, ShardEnumerator};
 use super::{NUMBER_OF_ROWS, ROWS_PER_SECOND, SEED, at_least, required};
-use crate::registry::{Connector, not_a_sink};
+use crate::registry::{Changes, Connector, not_a_sink};
 use crate::{
     ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, SourceFactory, SourceReader, SourceSpec,
     SplitEnumerator,
@@ -68,6 +68,7 @@ pub(crate) static NEXMARK: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
+    changes: Changes::Refused,
     source: |spec| Ok(Box::new(Nexmark::new(spec)?)),
     sink: |spec| Err(not_a_sink(&spec, "nexmark")),
 };

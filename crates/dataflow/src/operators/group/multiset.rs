@@ -1,0 +1,169 @@
+//! Arguments of a group as an ordered multiset, for aggregates that sums do not determine: a retraction can reveal the next value.
+//!
+//! Values are ordered by the bytes of Arrow's row format: ORDER BY expressions first, with their directions, then the arguments, which
+//! complete the order. Inside an epoch only the sum of a value's weights counts.
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
+use arrow::row::{RowConverter, SortField};
+use datafusion::error::Result;
+
+/// Values of all groups, for calls with the same arguments, order and filter.
+pub(super) struct Multiset {
+    converter: RowConverter,
+    /// By slot.
+    groups: Vec<BTreeMap<Box<[u8]>, i64>>,
+    /// What the epoch changes, by slot and value.
+    delta: BTreeMap<(u32, Box<[u8]>), i64>,
+    /// Values that changed since the last seal, maybe several times.
+    changed: Vec<(u32, Box<[u8]>)>,
+    entries: usize,
+    bytes: usize,
+}
+
+/// Values that came to be there, or are there no longer.
+#[derive(Default)]
+pub(super) struct Transitions {
+    pub slots: Vec<u32>,
+    pub weights: Vec<i64>,
+    values: Vec<Box<[u8]>>,
+}
+
+impl Multiset {
+    pub fn new(fields: Vec<SortField>) -> Result<Self> {
+        let converter = RowConverter::new(fields)?;
+        let (groups, delta, changed) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Ok(Self { converter, groups, delta, changed, entries: 0, bytes: 0 })
+    }
+
+    pub fn grow(&mut self, slots: usize) {
+        self.groups.resize(slots, BTreeMap::new());
+    }
+
+    /// Notes rows of the epoch.
+    pub fn collect(
+        &mut self,
+        slots: &[u32],
+        columns: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+        weight: impl Fn(usize) -> i64,
+    ) -> Result<()> {
+        let values = self.converter.convert_columns(columns)?;
+        let passes = |row: usize| filter.is_none_or(|f| f.is_valid(row) && f.value(row));
+        for row in (0..slots.len()).filter(|r| weight(*r) != 0 && passes(*r)) {
+            *self.delta.entry((slots[row], values.row(row).data().into())).or_default() += weight(row);
+        }
+        Ok(())
+    }
+
+    /// Applies what was noted. An error names a group from which a value was taken that it did not have.
+    pub fn apply(&mut self) -> std::result::Result<Transitions, u32> {
+        let mut transitions = Transitions::default();
+        for ((slot, value), change) in std::mem::take(&mut self.delta) {
+            if change == 0 {
+                continue;
+            }
+            let group = &mut self.groups[slot as usize];
+            let before = group.get(&value).copied().unwrap_or(0);
+            let after = before + change;
+            if after < 0 {
+                return Err(slot);
+            }
+            if (before == 0) != (after == 0) {
+                transitions.slots.push(slot);
+                transitions.weights.push(if before == 0 { 1 } else { -1 });
+                transitions.values.push(value.clone());
+            }
+            if after == 0 {
+                group.remove(&value);
+                self.entries -= 1;
+                self.bytes -= value.len() + ENTRY_BYTES;
+            } else if before == 0 {
+                self.entries += 1;
+                self.bytes += value.len() + ENTRY_BYTES;
+                group.insert(value.clone(), after);
+            } else if let Some(weight) = group.get_mut(&value) {
+                *weight = after;
+            }
+            self.changed.push((slot, value));
+        }
+        Ok(transitions)
+    }
+
+    /// The columns of these values.
+    pub fn columns(&self, transitions: &Transitions) -> Result<Vec<ArrayRef>> {
+        self.decode(transitions.values.iter().map(|v| &**v))
+    }
+
+    fn decode<'a>(&self, values: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        let parser = self.converter.parser();
+        Ok(self.converter.convert_rows(values.map(|v| parser.parse(v)))?)
+    }
+
+    /// The first or last value of each group that is not null (a null comes first); null if there is none.
+    pub fn ends(&self, slots: &[u32], last: bool) -> Result<Vec<ArrayRef>> {
+        let null: Box<[u8]> = self.null()?;
+        let end = |slot: &u32| {
+            let group = &self.groups[*slot as usize];
+            let found = match last {
+                true => group.last_key_value(),
+                false => group.range::<[u8], _>((Bound::Excluded(&*null), Bound::Unbounded)).next(),
+            };
+            found.map_or(&*null, |(value, _)| value)
+        };
+        self.decode(slots.iter().map(end))
+    }
+
+    fn null(&self) -> Result<Box<[u8]>> {
+        let types = self.converter.convert_rows(std::iter::empty())?;
+        let nulls: Vec<ArrayRef> = types.iter().map(|c| new_null_array(c.data_type(), 1)).collect();
+        Ok(self.converter.convert_columns(&nulls)?.row(0).data().into())
+    }
+
+    /// All values of these groups in order, each as often as it is there (or once), with the position of its group.
+    pub fn values(&self, slots: &[u32], once: bool) -> Result<(Vec<usize>, Vec<ArrayRef>)> {
+        let (mut at, mut values): (Vec<usize>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+        for (position, slot) in slots.iter().enumerate() {
+            for (value, weight) in &self.groups[*slot as usize] {
+                for _ in 0..if once { 1 } else { *weight } {
+                    at.push(position);
+                    values.push(value);
+                }
+            }
+        }
+        let columns = self.decode(values.into_iter())?;
+        Ok((at, columns))
+    }
+
+    pub fn is_empty(&self, slot: u32) -> bool {
+        self.groups[slot as usize].is_empty()
+    }
+
+    /// Values that changed since the last call, with their weights now (0: gone).
+    pub fn take_changed(&mut self) -> Vec<(u32, Box<[u8]>, i64)> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        let weight = |slot: u32, value: &[u8]| self.groups[slot as usize].get(value).copied().unwrap_or(0);
+        changed.into_iter().map(|(slot, value)| (slot, value.clone(), weight(slot, &value))).collect()
+    }
+
+    /// Takes an entry of a checkpoint.
+    pub fn restore(&mut self, slot: u32, value: &[u8], weight: i64) {
+        self.entries += 1;
+        self.bytes += value.len() + ENTRY_BYTES;
+        self.groups[slot as usize].insert(value.into(), weight);
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.groups.capacity() * size_of::<BTreeMap<Box<[u8]>, i64>>()
+    }
+}
+
+/// What an entry costs beside its value, about.
+const ENTRY_BYTES: usize = 48;

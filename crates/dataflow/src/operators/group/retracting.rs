@@ -1,0 +1,353 @@
+//! Second half over updating input: rows come and go.
+//!
+//! The rows of an epoch are gathered and applied at its end, together. A call is [`Linear`], or it reads the ends of a [`Multiset`] of its
+//! arguments (min, max), or it is computed anew from the multiset for each group that changed (all others). A DISTINCT call sees a
+//! value of its multiset when it comes to be there and when it is there no longer.
+//!
+//! **Entries.** `g` key → number of rows, then count and sum of each linear call; `m` multiset, length of the key, key, value → weight.
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::datatypes::DataType;
+use arrow::row::SortField;
+use datafusion::error::{DataFusionError, Result as DfResult};
+use millstream_plan::OperatorId;
+
+use super::super::{EpochContext, Operator, StateChange, StateReport, Step, failed};
+use super::changes::{Results, changes};
+use super::exact::take_i64;
+use super::growing::{parse_value_key, value_key};
+use super::index::GroupIndex;
+use super::linear::Linear;
+use super::multiset::Multiset;
+use super::table::Accumulators;
+use super::{CallInput, inputs_of, key_fields};
+use crate::graph::GroupAggregate;
+use crate::{DataflowError, DeltaBatch};
+
+const GROUP: u8 = b'g';
+const VALUE: u8 = b'm';
+
+pub(super) struct Retracting {
+    id: OperatorId,
+    spec: Arc<GroupAggregate>,
+    index: GroupIndex,
+    /// Keys of the groups that have a row also without input.
+    always: Vec<Box<[u8]>>,
+    /// By slot.
+    groups: Vec<Group>,
+    calls: Vec<Call>,
+    sets: Vec<(CallInput, Multiset)>,
+    /// Input of the current epoch.
+    gathered: Vec<DeltaBatch>,
+    /// Slots that changed since the last seal, maybe several times.
+    changed: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    rows: i64,
+    /// Its result has been emitted.
+    there: bool,
+    /// The last checkpoint has an entry for it.
+    stored: bool,
+    /// The current epoch touched it.
+    touched: bool,
+}
+
+enum Call {
+    /// Fed with rows.
+    Linear(Linear, CallInput),
+    /// Fed with the values of a multiset.
+    Distinct(Linear, usize),
+    End {
+        set: usize,
+        last: bool,
+    },
+    Anew {
+        set: usize,
+        once: bool,
+    },
+}
+
+impl Retracting {
+    pub fn new(id: OperatorId, spec: &Arc<GroupAggregate>) -> DfResult<Self> {
+        let mut sets: Vec<(CallInput, Multiset)> = Vec::new();
+        let mut calls = Vec::new();
+        let type_of = |column: &usize| spec.transfer.field(*column).data_type().clone();
+        for (call, input) in spec.calls.iter().zip(inputs_of(spec.keys.len(), &spec.calls).1) {
+            let types: Vec<DataType> = input.arguments.iter().map(type_of).collect();
+            let linear = Linear::of(call, &types);
+            if let (Some(linear), false) = (linear, call.distinct) {
+                calls.push(Call::Linear(linear, input));
+                continue;
+            }
+            let set = match sets.iter().position(|(i, _)| *i == input) {
+                Some(set) => set,
+                None => {
+                    let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
+                    sets.push((input, Multiset::new(fields)?));
+                    sets.len() - 1
+                }
+            };
+            calls.push(match (call.function.fun().name(), Linear::of(call, &types)) {
+                (_, Some(linear)) => Call::Distinct(linear, set),
+                ("min", None) => Call::End { set, last: false },
+                ("max", None) => Call::End { set, last: true },
+                _ => Call::Anew { set, once: call.distinct },
+            });
+        }
+        let index = GroupIndex::new(&key_fields(spec))?;
+        Ok(Self {
+            id,
+            always: index.encode(spec.always.columns(), spec.always.num_rows())?,
+            index,
+            groups: Vec::new(),
+            calls,
+            sets,
+            gathered: Vec::new(),
+            changed: Vec::new(),
+            spec: spec.clone(),
+        })
+    }
+
+    fn grow(&mut self) {
+        let slots = self.index.slots();
+        self.groups.resize(slots, Group::default());
+        self.sets.iter_mut().for_each(|(_, set)| set.grow(slots));
+        for call in &mut self.calls {
+            if let Call::Linear(linear, _) | Call::Distinct(linear, _) = call {
+                linear.grow(slots);
+            }
+        }
+    }
+
+    fn absent(&self, slot: u32) -> DataflowError {
+        let key = self.index.show(slot);
+        DataflowError::Corrupt(format!(
+            "operator {} (aggregate): group {key} loses a row that it does not have",
+            self.id
+        ))
+    }
+
+    fn results(&mut self, slots: &[u32]) -> DfResult<Vec<ArrayRef>> {
+        let mut columns = Vec::with_capacity(self.calls.len());
+        for (at, call) in self.calls.iter_mut().enumerate() {
+            columns.push(match call {
+                Call::Linear(linear, _) | Call::Distinct(linear, _) => linear.results(slots)?,
+                Call::End { set, last } => self.sets[*set].1.ends(slots, *last)?.swap_remove(0),
+                Call::Anew { set, once } => {
+                    let (groups, arguments) = self.sets[*set].1.values(slots, *once)?;
+                    let mut anew = Accumulators::new(std::iter::once(&self.spec.calls[at]))?;
+                    // With a filter: a group may have no values.
+                    let all = BooleanArray::from(vec![true; groups.len()]);
+                    anew.update(0, &arguments, &groups, Some(&all), slots.len())?;
+                    let one = anew.take_results(slots.len())?.pop();
+                    one.ok_or_else(|| DataFusionError::Internal("an aggregate without a result".to_owned()))?
+                }
+            });
+        }
+        Ok(columns)
+    }
+
+    /// Adds the rows of one batch to sums, and notes them for the multisets.
+    fn add(&mut self, slots: &[u32], batch: &DeltaBatch) -> DfResult<()> {
+        let weights = batch.weights.as_ref().map(|w| &w.values()[..]);
+        let weight = |row: usize| weights.map_or(1, |w| w[row]);
+        let columns = batch.rows.columns();
+        let arguments = |input: &CallInput| input.arguments.iter().map(|c| columns[*c].clone()).collect::<Vec<_>>();
+        let filter =
+            |input: &CallInput| -> Option<BooleanArray> { input.filter.map(|c| columns[c].as_boolean().clone()) };
+        for (row, slot) in slots.iter().enumerate() {
+            self.groups[*slot as usize].rows += weight(row);
+        }
+        for call in &mut self.calls {
+            if let Call::Linear(linear, input) = call {
+                linear.add(slots, &arguments(input), filter(input).as_ref(), weight);
+            }
+        }
+        for (input, set) in &mut self.sets {
+            set.collect(slots, &arguments(input), filter(input).as_ref(), weight)?;
+        }
+        Ok(())
+    }
+
+    /// Applies what the multisets have noted.
+    fn settle(&mut self) -> Result<(), DataflowError> {
+        for set in 0..self.sets.len() {
+            let transitions = match self.sets[set].1.apply() {
+                Ok(transitions) => transitions,
+                Err(slot) => return Err(self.absent(slot)),
+            };
+            let feeds = |call: &Call| matches!(call, Call::Distinct(_, of) if *of == set);
+            if transitions.slots.is_empty() || !self.calls.iter().any(feeds) {
+                continue;
+            }
+            let columns = self.sets[set].1.columns(&transitions)?;
+            for call in &mut self.calls {
+                if let Call::Distinct(linear, of) = call
+                    && *of == set
+                {
+                    linear.add(&transitions.slots, &columns, None, |row| transitions.weights[row]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, out: &mut Vec<DeltaBatch>) -> Result<(), DataflowError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        let keys = self.spec.keys.len();
+        let error = failed(self.id, "aggregate");
+        let mut touched: Vec<u32> = Vec::new();
+        let mut slots = Vec::with_capacity(gathered.len());
+        for batch in &gathered {
+            let of_batch = self.index.intern(&batch.rows.columns()[..keys], batch.num_rows()).map_err(&error)?;
+            self.grow();
+            for slot in &of_batch {
+                let group = &mut self.groups[*slot as usize];
+                if !std::mem::replace(&mut group.touched, true) {
+                    touched.push(*slot);
+                }
+            }
+            slots.push(of_batch);
+        }
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let row = |(at, there): (usize, bool)| there.then_some(at as u32);
+        let there = |groups: &[Group]| touched.iter().map(|s| groups[*s as usize].there).enumerate().map(row).collect();
+        let old = Results { rows: there(&self.groups), columns: self.results(&touched).map_err(&error)? };
+        for (batch, slots) in gathered.iter().zip(&slots) {
+            self.add(slots, batch).map_err(&error)?;
+        }
+        self.settle()?;
+        // Also brings sums into the form in which nothing is zero.
+        let results = self.results(&touched).map_err(&error)?;
+        for slot in &touched {
+            let group = &mut self.groups[*slot as usize];
+            group.touched = false;
+            group.there = group.rows > 0 || self.always.iter().any(|k| **k == *self.index.key(*slot));
+            if group.rows < 0 || group.rows == 0 && !self.is_zero(*slot) {
+                return Err(self.absent(*slot));
+            }
+        }
+        let new = Results { rows: there(&self.groups), columns: results };
+        let columns = self.index.columns(&touched).map_err(&error)?;
+        self.changed.extend(touched);
+        changes(&self.spec.output, false, &columns, &old, &new, out).map_err(error)
+    }
+
+    fn is_zero(&self, slot: u32) -> bool {
+        self.sets.iter().all(|(_, set)| set.is_empty(slot))
+            && self.calls.iter().all(|call| match call {
+                Call::Linear(linear, _) | Call::Distinct(linear, _) => linear.is_zero(slot),
+                Call::End { .. } | Call::Anew { .. } => true,
+            })
+    }
+
+    fn entry(&self, slot: u32) -> Vec<u8> {
+        let mut value = self.groups[slot as usize].rows.to_le_bytes().to_vec();
+        for call in &self.calls {
+            if let Call::Linear(linear, _) | Call::Distinct(linear, _) = call {
+                linear.save(slot, &mut value);
+            }
+        }
+        value
+    }
+
+    fn load(&mut self, slot: u32, mut value: &[u8]) -> Option<()> {
+        let group = &mut self.groups[slot as usize];
+        *group = Group { rows: take_i64(&mut value)?, there: true, stored: true, touched: false };
+        for call in &mut self.calls {
+            if let Call::Linear(linear, _) | Call::Distinct(linear, _) = call {
+                linear.load(slot, &mut value)?;
+            }
+        }
+        value.is_empty().then_some(())
+    }
+}
+
+impl Operator for Retracting {
+    fn process(
+        &mut self,
+        _: usize,
+        batch: DeltaBatch,
+        _: &EpochContext<'_>,
+        _: &mut Vec<DeltaBatch>,
+    ) -> Result<Step, DataflowError> {
+        self.gathered.push(batch);
+        Ok(Step::Done)
+    }
+
+    fn end_epoch(&mut self, _: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
+        self.emit(out)?;
+        Ok(Step::Done)
+    }
+
+    fn seal(&mut self) -> Result<Vec<StateChange>, DataflowError> {
+        let mut sealed = Vec::new();
+        for (number, (_, set)) in self.sets.iter_mut().enumerate() {
+            for (slot, value, weight) in set.take_changed() {
+                let mut key = value_key(number as u16, self.index.key(slot), &value);
+                key[0] = VALUE;
+                let value = (weight != 0).then(|| weight.to_le_bytes().to_vec());
+                sealed.push(StateChange { key, value });
+            }
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for slot in changed {
+            let key = [&[GROUP], self.index.key(slot)].concat();
+            let Group { there, stored, .. } = self.groups[slot as usize];
+            if there || stored {
+                sealed.push(StateChange { key, value: there.then(|| self.entry(slot)) });
+            }
+            self.groups[slot as usize].stored = there;
+            if !there {
+                self.index.release(slot);
+            }
+        }
+        sealed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(sealed)
+    }
+
+    fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), DataflowError> {
+        let corrupt = || DataflowError::Corrupt(format!("operator {}: a damaged state entry", self.id));
+        match key.split_first() {
+            Some((&GROUP, group)) => {
+                let slot = self.index.intern_key(group);
+                self.grow();
+                let id = self.id;
+                let corrupt = || DataflowError::Corrupt(format!("operator {id}: a damaged state entry"));
+                self.load(slot, value).ok_or_else(corrupt)
+            }
+            Some((&VALUE, _)) => {
+                let (set, group, seen) = parse_value_key(key).ok_or_else(corrupt)?;
+                let weight = i64::from_le_bytes(value.try_into().map_err(|_| corrupt())?);
+                if usize::from(set) >= self.sets.len() {
+                    return Err(corrupt());
+                }
+                let slot = self.index.intern_key(group);
+                self.grow();
+                self.sets[usize::from(set)].1.restore(slot, seen, weight);
+                Ok(())
+            }
+            _ => Err(corrupt()),
+        }
+    }
+
+    fn report(&self) -> StateReport {
+        let linear = |call: &Call| match call {
+            Call::Linear(linear, _) | Call::Distinct(linear, _) => linear.bytes(),
+            Call::End { .. } | Call::Anew { .. } => 0,
+        };
+        let values: usize = self.sets.iter().map(|(_, s)| s.len()).sum();
+        let bytes = self.index.bytes()
+            + self.groups.capacity() * size_of::<Group>()
+            + self.calls.iter().map(linear).sum::<usize>()
+            + self.sets.iter().map(|(_, s)| s.bytes()).sum::<usize>();
+        StateReport { keys: (self.index.len() + values) as u64, bytes: bytes as u64, next_timer: None }
+    }
+}
