@@ -1,6 +1,6 @@
 WITH marked AS (
   SELECT bidder, "dateTime",
-    "dateTime" - lag("dateTime") OVER (PARTITION BY bidder ORDER BY "dateTime") < INTERVAL 10 SECOND AS goes_on
+    "dateTime" - lag("dateTime") OVER (PARTITION BY bidder ORDER BY "dateTime") <= INTERVAL 10 SECOND AS goes_on
   FROM bid
 ), numbered AS (
   SELECT bidder, "dateTime",

@@ -2,6 +2,10 @@
 //!
 //! The batch query may be the stream's own text: `TABLE(TUMBLE(…))`, `HOP`, `CUMULATE` and `SESSION` are expanded here, row by row and by
 //! their definition, into tables with `window_start`, `window_end` and `window_time`.
+//!
+//! A question is planned once and answered after every epoch: its tables are filled anew, its plan stays.
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
@@ -9,68 +13,152 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+use datafusion::error::Result;
+use datafusion::logical_expr::{ColumnarValue, LogicalPlan, Volatility, create_udf};
+use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_dataflow::times::{from_millis, to_millis};
 use tokio::runtime::Runtime;
 
 use crate::draws::mix;
 
-/// Tables in memory to ask in SQL.
-pub struct Batch {
-    runtime: Runtime,
-    context: SessionContext,
-    expanded: usize,
+thread_local! {
+    /// Contexts without tables: making one costs more than most questions.
+    static CONTEXTS: RefCell<Vec<Context>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Batch {
-    pub fn new() -> Self {
+struct Context {
+    runtime: Runtime,
+    session: SessionContext,
+}
+
+/// Tables in memory to ask in SQL.
+pub struct Batch {
+    context: Option<Context>,
+    /// Those that can be filled.
+    tables: BTreeMap<String, Arc<MemTable>>,
+    views: Vec<String>,
+    /// In the order in which they must be computed.
+    windows: Vec<Windows>,
+}
+
+/// A planned question.
+pub struct Question {
+    plan: LogicalPlan,
+    pub schema: SchemaRef,
+}
+
+/// A table that holds the rows of a query with their windows.
+struct Windows {
+    input: Question,
+    assign: Assign,
+    table: Arc<MemTable>,
+}
+
+/// A window function with its arguments.
+struct Assign {
+    time: String,
+    name: String,
+    /// In milliseconds.
+    lengths: Vec<i64>,
+    partition: Vec<String>,
+}
+
+impl Context {
+    fn new() -> Self {
         let mut config = SessionConfig::new().with_target_partitions(1);
         config.options_mut().sql_parser.enable_ident_normalization = false;
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        let context = SessionContext::new_with_config(config);
+        let session = SessionContext::new_with_config(config);
         let hash = |args: &[ColumnarValue]| {
             let numbers = ColumnarValue::values_to_arrays(args)?.remove(0);
             let draw = |n: i64| (mix(n as u64 ^ 0x5eed) >> 2) as i64;
             Ok(ColumnarValue::Array(Arc::new(numbers.as_primitive::<Int64Type>().unary::<_, Int64Type>(draw))))
         };
         let rnd = create_udf("rnd", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, Arc::new(hash));
-        context.register_udf(rnd);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self { runtime, context, expanded: 0 }
+        session.register_udf(rnd);
+        Self { runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(), session }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let Some(context) = self.context.take().filter(|_| !std::thread::panicking()) else { return };
+        for name in self.tables.keys().chain(&self.views) {
+            context.session.deregister_table(name.as_str()).unwrap();
+        }
+        CONTEXTS.with_borrow_mut(|free| free.push(context));
+    }
+}
+
+impl Batch {
+    pub fn new() -> Self {
+        let context = CONTEXTS.with_borrow_mut(Vec::pop).unwrap_or_else(Context::new);
+        Self { context: Some(context), tables: BTreeMap::new(), views: Vec::new(), windows: Vec::new() }
     }
 
-    pub fn table(&self, name: &str, rows: &RecordBatch) {
-        let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap();
-        self.context.register_table(name, Arc::new(table)).unwrap();
+    fn context(&self) -> &Context {
+        self.context.as_ref().unwrap()
+    }
+
+    /// An empty table.
+    pub fn table(&mut self, name: &str, schema: SchemaRef) -> Arc<MemTable> {
+        let table = Arc::new(MemTable::try_new(schema, vec![Vec::new()]).unwrap());
+        self.context().session.register_table(name, table.clone()).unwrap();
+        self.tables.insert(name.to_owned(), table.clone());
+        table
+    }
+
+    /// The table holds these rows from now on.
+    pub fn fill(&self, name: &str, rows: RecordBatch) {
+        self.put(&self.tables[name], rows);
+    }
+
+    fn put(&self, table: &MemTable, rows: RecordBatch) {
+        assert_eq!(table.batches.len(), 1);
+        self.context().runtime.block_on(async { *table.batches[0].write().await = vec![rows] });
     }
 
     pub fn view(&mut self, name: &str, sql: &str) {
-        let sql = format!("CREATE VIEW \"{name}\" AS {}", self.expand(sql));
-        self.ask(&sql);
+        let sql = format!("CREATE VIEW \"{name}\" AS {}", self.expand(sql).unwrap());
+        let context = self.context();
+        context.runtime.block_on(async { context.session.sql(&sql).await }).unwrap_or_else(|e| panic!("{e}\n{sql}"));
+        self.views.push(name.to_owned());
+    }
+
+    /// Plans a query.
+    pub fn prepare(&mut self, sql: &str) -> Result<Question> {
+        let sql = self.expand(sql)?;
+        let context = self.context();
+        let state = context.session.state();
+        let plan = context.runtime.block_on(state.create_logical_plan(&sql))?;
+        let plan = state.optimize(&plan)?;
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(Question { plan, schema })
     }
 
     /// The rows of a query, in one batch.
-    pub fn query(&mut self, sql: &str) -> RecordBatch {
-        let sql = self.expand(sql);
-        self.ask(&sql)
+    pub fn answer(&self, question: &Question) -> Result<RecordBatch> {
+        for windows in &self.windows {
+            let rows = assign(&self.ask(&windows.input)?, &windows.assign, &windows.table);
+            self.put(&windows.table, rows);
+        }
+        self.ask(question)
     }
 
-    fn ask(&self, sql: &str) -> RecordBatch {
-        let asked = self.runtime.block_on(async {
-            let frame = self.context.sql(sql).await?;
-            let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-            let batches = frame.collect().await?;
-            Ok((schema, batches))
-        });
-        let (schema, batches) =
-            asked.unwrap_or_else(|e: datafusion::error::DataFusionError| panic!("the batch query failed: {e}\n{sql}"));
-        concat_batches(batches.first().map_or(&schema, |b| b.schema_ref()), &batches).unwrap()
+    fn ask(&self, question: &Question) -> Result<RecordBatch> {
+        let context = self.context();
+        let batches = context.runtime.block_on(async {
+            let state = context.session.state();
+            let plan = state.query_planner().create_physical_plan(&question.plan, &state).await?;
+            collect(plan, context.session.task_ctx()).await
+        })?;
+        Ok(concat_batches(batches.first().map_or(&question.schema, |b| b.schema_ref()), &batches)?)
     }
 
-    /// Replaces window table functions by tables that hold their rows now.
-    fn expand(&mut self, sql: &str) -> String {
-        let Some((at, after, name, arguments)) = first_window(sql) else { return sql.to_owned() };
+    /// Replaces window table functions by tables that hold their rows.
+    fn expand(&mut self, sql: &str) -> Result<String> {
+        let Some((at, after, name, arguments)) = first_window(sql) else { return Ok(sql.to_owned()) };
         let mut arguments = arguments.into_iter();
         let input = arguments.next().unwrap();
         let time = between(&arguments.next().unwrap(), '(', ')').trim().trim_matches(['`', '"']).to_owned();
@@ -88,13 +176,14 @@ impl Batch {
         let by = by.trim().strip_prefix("PARTITION BY").unwrap_or_default().split(',');
         let by = by.map(|c| c.trim().trim_matches(['`', '"', '(', ')']).to_owned());
         let partition: Vec<String> = by.filter(|c| !c.is_empty()).collect();
-        let rows = self.query(&query);
-        let windowed = assign(&rows, &time, &name, &lengths, &partition);
-        self.expanded += 1;
-        let table = format!("__windows_{}", self.expanded);
-        self.table(&table, &windowed);
-        let rest = format!("{}{table}{}", &sql[..at], &sql[after..]);
-        self.expand(&rest)
+        let input = self.prepare(&query)?;
+        let time_type = input.schema.field_with_name(&time)?.data_type().clone();
+        let mut fields: Vec<Field> = input.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+        fields.extend(["window_start", "window_end", "window_time"].map(|n| Field::new(n, time_type.clone(), false)));
+        let table = format!("__windows_{}", self.windows.len());
+        let filled = self.table(&table, Arc::new(Schema::new(fields)));
+        self.windows.push(Windows { input, assign: Assign { time, name, lengths, partition }, table: filled });
+        self.expand(&format!("{}{table}{}", &sql[..at], &sql[after..]))
     }
 }
 
@@ -181,20 +270,20 @@ fn interval(text: &str) -> i64 {
         }
 }
 
-/// Rows × the windows that hold them.
-fn assign(rows: &RecordBatch, time: &str, name: &str, lengths: &[i64], partition: &[String]) -> RecordBatch {
-    let time = rows.column_by_name(time).unwrap_or_else(|| panic!("no column '{time}' in {:?}", rows.schema()));
+/// Rows × the windows that hold them, with the columns of `table`.
+fn assign(rows: &RecordBatch, by: &Assign, table: &MemTable) -> RecordBatch {
+    let time = rows.column_by_name(&by.time).unwrap();
     let times = to_millis(time).unwrap();
     let (mut indices, mut starts, mut ends): (Vec<u32>, Vec<i64>, Vec<i64>) = Default::default();
-    if name == "SESSION" {
-        sessions(rows, &times, lengths[0], partition, |row, start, end| {
+    if by.name == "SESSION" {
+        sessions(rows, &times, by.lengths[0], &by.partition, |row, start, end| {
             indices.push(row);
             starts.push(start);
             ends.push(end);
         });
     } else {
         for row in (0..rows.num_rows()).filter(|r| times.is_valid(*r)) {
-            for (start, end) in windows(times.value(row), name, lengths) {
+            for (start, end) in windows(times.value(row), &by.name, &by.lengths) {
                 indices.push(row as u32);
                 starts.push(start);
                 ends.push(end);
@@ -203,13 +292,11 @@ fn assign(rows: &RecordBatch, time: &str, name: &str, lengths: &[i64], partition
     }
     let kept = take_record_batch(rows, &UInt32Array::from(indices)).unwrap();
     let lasts: Vec<i64> = ends.iter().map(|e| e - 1).collect();
-    let mut fields: Vec<Field> = kept.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
     let mut columns: Vec<ArrayRef> = kept.columns().to_vec();
-    for (column, values) in [("window_start", starts), ("window_end", ends), ("window_time", lasts)] {
-        fields.push(Field::new(column, time.data_type().clone(), false));
+    for values in [starts, ends, lasts] {
         columns.push(from_millis(Int64Array::from(values), time.data_type()).unwrap());
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    RecordBatch::try_new(datafusion::catalog::TableProvider::schema(table), columns).unwrap()
 }
 
 /// The windows that hold `t`, by definition: every candidate is looked at.
@@ -234,7 +321,7 @@ fn windows(t: i64, name: &str, lengths: &[i64]) -> Vec<(i64, i64)> {
     }
 }
 
-/// Calls `give` with every row and the bounds of its session.
+/// Calls `give` with every row and the bounds of its session: neighbours are at most the gap apart.
 fn sessions(
     rows: &RecordBatch,
     times: &Int64Array,
@@ -250,7 +337,7 @@ fn sessions(
         (0..rows.num_rows()).map(|row| shown.iter().map(|c| c.value(row).to_string()).collect()).collect();
     let mut order: Vec<usize> = (0..rows.num_rows()).filter(|r| times.is_valid(*r)).collect();
     order.sort_by_key(|r| (keys.get(*r), times.value(*r)));
-    let together = |a: &usize, b: &usize| keys.get(*a) == keys.get(*b) && times.value(*b) - times.value(*a) < gap;
+    let together = |a: &usize, b: &usize| keys.get(*a) == keys.get(*b) && times.value(*b) - times.value(*a) <= gap;
     for session in order.chunk_by(together) {
         let (start, end) = (times.value(session[0]), times.value(session[session.len() - 1]) + gap);
         session.iter().for_each(|row| give(*row as u32, start, end));

@@ -98,6 +98,19 @@ impl Feed {
         Self { rows, changes: changes.clone(), epochs, watermarks, batch_rows }
     }
 
+    /// Cuts each epoch in two. Windows end in the second.
+    pub fn split(&mut self, draws: &mut Draws) {
+        let mut before = i64::MIN;
+        let (mut epochs, mut watermarks) = (Vec::new(), Vec::new());
+        for (mut first, watermark) in std::mem::take(&mut self.epochs).into_iter().zip(&self.watermarks) {
+            let second = first.split_off(draws.below(first.len() + 1));
+            epochs.extend([first, second]);
+            watermarks.extend([before, *watermark]);
+            before = *watermark;
+        }
+        (self.epochs, self.watermarks) = (epochs, watermarks);
+    }
+
     /// The batches that source task `task` gives in an epoch.
     pub fn batches(&self, node: &Node, source: &SourceNode, epoch: usize, task: u16) -> Vec<DeltaBatch> {
         let events: Vec<&Event> = self.epochs[epoch].iter().filter(|e| e.task == task).collect();

@@ -15,82 +15,85 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, TimestampMillisecondArray};
-use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray};
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use millstream_dataflow::DeltaBatch;
-use millstream_dataflow::graph::NodeKind;
-use millstream_dataflow::times::to_millis;
-use millstream_plan::{Epoch, EpochPlan, OperatorId, SourcePlan, Watermark};
 use millstream_sql::{Pipeline, SqlError, plan_changing};
 
-use crate::batch::Batch;
-use crate::difference::{Multiset, difference, texts};
-use crate::draws::Draws;
-use crate::feed::{Changes, Feed};
-use crate::run::Run;
+use crate::batch::{Batch, Question};
+use crate::difference::Multiset;
+use crate::feed::Changes;
+use crate::trial::{Trial, Wrong, counted, visible};
 
 /// `now()` of the first epoch.
-const NOW_MS: i64 = 1_600_000_000_123;
+pub const NOW_MS: i64 = 1_600_000_000_123;
 /// Any connector that takes every type and is not asked for anything here.
 const SOURCE: &str =
     "'connector' = 'kafka', 'topic' = 't', 'properties.bootstrap.servers' = 'none:1', 'format' = 'json'";
 /// The hidden column of tables with [`Case::with_now`].
 const NOW: &str = "__now";
+/// A table of the batch: one row with the watermark of each table in a column of its name, in milliseconds.
+const WATERMARKS: &str = "__watermark";
 
 /// What a result holds after an epoch.
 #[derive(Clone, Debug)]
-enum Until {
+pub enum Until {
     /// The batch result.
     Now,
     /// Rows of the batch result whose value in this column is at or before the watermark.
     Closed(String),
+    /// The same if it is before the watermark: sessions, which a row at their very end would still join.
+    Passed(String),
     /// The same, by processing time.
     ClosedByNow(String),
+    /// The batch result, when all is read.
+    TheEnd,
+}
+
+/// What became of a case.
+#[derive(Debug)]
+pub enum Outcome {
+    Passed,
+    /// The planner does not take the query.
+    Refused(SqlError),
+    /// The batch cannot answer it.
+    NotJudged(String),
+    /// What is wrong.
+    Failed(String),
+}
+
+/// The batch with the query planned.
+pub struct Judge {
+    batch: Batch,
+    question: Question,
 }
 
 #[derive(Clone)]
-struct Table {
-    name: String,
+pub struct Table {
+    pub name: String,
     /// As in CREATE TABLE.
     columns: String,
     schema: SchemaRef,
-    rows: RecordBatch,
-    changes: Changes,
+    pub rows: RecordBatch,
+    pub changes: Changes,
 }
 
 /// See the module.
 #[derive(Clone)]
 pub struct Case {
-    tables: Vec<Table>,
+    pub tables: Vec<Table>,
     /// Name, text for the stream, text for the batch.
     views: Vec<(String, String, String)>,
-    query: String,
+    pub query: String,
     batch: Option<String>,
     /// Of the sink, if not those of the batch result.
     columns: Option<String>,
-    until: Until,
+    pub until: Until,
     seeds: u64,
-    first_seed: u64,
-    min_epochs: usize,
-    max_epochs: usize,
+    pub min_epochs: usize,
+    pub max_epochs: usize,
     with_now: bool,
-    fixed_now: bool,
-    replay: Option<String>,
-}
-
-/// One way to run a case.
-struct Trial<'a> {
-    case: &'a Case,
-    seed: u64,
-    parallelism: u16,
-    pipeline: Pipeline,
-    sink: SchemaRef,
-    feeds: BTreeMap<OperatorId, Feed>,
-    /// By table name, for tables that the query does not read: empty.
-    plans: Vec<EpochPlan>,
-    /// After which epochs all tasks are dropped and restored.
-    restores: Vec<bool>,
+    pub fixed_now: bool,
 }
 
 impl Case {
@@ -103,12 +106,10 @@ impl Case {
             columns: None,
             until: Until::Now,
             seeds: 4,
-            first_seed: 0,
             min_epochs: 1,
             max_epochs: 8,
             with_now: false,
             fixed_now: false,
-            replay: None,
         }
     }
 
@@ -135,7 +136,9 @@ impl Case {
     }
 
     fn select(self, sql: &str) -> Self {
-        let rows = Batch::new().query(sql);
+        let mut batch = Batch::new();
+        let question = batch.prepare(sql).unwrap_or_else(|e| panic!("{e}\n{sql}"));
+        let rows = batch.answer(&question).unwrap_or_else(|e| panic!("{e}\n{sql}"));
         let table = self.tables.last().unwrap();
         assert_eq!(rows.num_columns(), table.schema.fields().len(), "table {}: number of columns", table.name);
         let columns = rows.columns().iter().zip(table.schema.fields()).map(|(c, f)| cast(c, f.data_type()).unwrap());
@@ -150,6 +153,13 @@ impl Case {
         self
     }
 
+    /// Only the first rows of a table.
+    pub fn first_rows(mut self, table: &str, rows: usize) -> Self {
+        let table = self.tables.iter_mut().find(|t| t.name == table).unwrap();
+        table.rows = table.rows.slice(0, rows.min(table.rows.num_rows()));
+        self
+    }
+
     /// The table just added also loses rows.
     pub fn updating(mut self) -> Self {
         self.tables.last_mut().unwrap().changes = Changes::Updating;
@@ -160,11 +170,6 @@ impl Case {
     pub fn keyed(mut self, key: &[&str]) -> Self {
         self.tables.last_mut().unwrap().changes = Changes::Keyed(key.iter().map(|k| (*k).to_owned()).collect());
         self
-    }
-
-    /// A view for both sides.
-    pub fn view(self, name: &str, query: &str) -> Self {
-        self.view_as(name, query, query)
     }
 
     /// A view, with its text for the batch.
@@ -198,6 +203,18 @@ impl Case {
         self
     }
 
+    /// The same for the end of a session.
+    pub fn closes_after(mut self, column: &str) -> Self {
+        self.until = Until::Passed(column.to_owned());
+        self
+    }
+
+    /// Only what is there in the end is compared.
+    pub fn at_the_end(mut self) -> Self {
+        self.until = Until::TheEnd;
+        self
+    }
+
     /// The same by processing time.
     pub fn closes_by_now(mut self, column: &str) -> Self {
         self.until = Until::ClosedByNow(column.to_owned());
@@ -213,18 +230,6 @@ impl Case {
     /// How many seeds are tried.
     pub fn seeds(mut self, seeds: u64) -> Self {
         self.seeds = seeds;
-        self
-    }
-
-    /// Tries one seed.
-    pub fn only_seed(mut self, seed: u64) -> Self {
-        (self.first_seed, self.seeds) = (seed, 1);
-        self
-    }
-
-    /// What to run to see a failure again, if not the test at hand.
-    pub fn replay(mut self, command: String) -> Self {
-        self.replay = Some(command);
         self
     }
 
@@ -250,55 +255,102 @@ impl Case {
     /// Runs the query for every seed and panics at the first result that is not the batch's.
     pub fn check(&self) {
         let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
-        let one = number("STREAMS_SEED").filter(|_| self.replay.is_none());
-        let count = number("STREAMS_SEEDS").filter(|_| self.replay.is_none()).unwrap_or(self.seeds);
-        let seeds = one.map_or(self.first_seed..self.first_seed + count, |seed| seed..seed + 1);
+        let one = number("STREAMS_SEED");
+        let seeds = one.map_or(0..number("STREAMS_SEEDS").unwrap_or(self.seeds), |seed| seed..seed + 1);
         for seed in seeds {
             if let Err(message) = self.try_seed(seed) {
                 let test = std::thread::current().name().unwrap_or_default().to_owned();
-                let command = self.replay.clone().unwrap_or_else(|| {
-                    format!(
-                        "STREAMS_SEED={seed} cargo test --release -p millstream-sql --test streams -- --exact {test}"
-                    )
-                });
-                panic!("{message}\nreplay: {command}");
+                panic!(
+                    "{message}\nreplay: STREAMS_SEED={seed} cargo test --release -p millstream-sql --test streams -- --exact {test}"
+                );
             }
         }
     }
 
     /// Why the planner does not take the query, if it does not.
     pub fn refused(&self) -> Option<SqlError> {
-        self.plan(1).err()
+        let columns = self.columns.clone().unwrap_or_else(|| sink_columns(&self.judge().unwrap().question.schema));
+        self.plan(1, &columns).err()
     }
 
     /// The batch result over all rows.
     pub fn batch_result(&self) -> (SchemaRef, Multiset) {
         let now = |t: &Table| self.now_column(&t.rows, &vec![NOW_MS; t.rows.num_rows()]);
-        visible(&self.ask(self.tables.iter().map(|t| (t.name.as_str(), now(t)))), None)
+        let result = self.judge().and_then(|judge| {
+            let tables = self.tables.iter().map(|t| (t.name.as_str(), now(t)));
+            judge.ask(tables, &vec![i64::MAX; self.tables.len()])
+        });
+        visible(&result.unwrap_or_else(|e| panic!("{e}")), None)
     }
 
-    /// What the sink holds at the end, not compared with the batch's result.
+    /// What the sink holds at the end, not compared with the batch's result. Rows on an append-only edge must all be additions, so that
+    /// they are also the rows that were emitted.
     pub fn stream_result(&self, seed: u64) -> Result<(SchemaRef, Multiset), String> {
-        let parallelism = 1 + (seed % 2) as u16;
-        let pipeline = self.plan(parallelism).map_err(|e| format!("{}\n{e}", self.query))?;
-        let trial = Trial::new(self, seed, parallelism, pipeline);
-        let rows = counted(trial.output()?.into_iter().flatten());
-        Ok((trial.sink.clone(), rows))
+        let judge = self.judge()?;
+        let trial = self.trial(seed, &judge).map_err(|e| format!("{}\n{e}", self.query))?;
+        let rows = trial.output()?;
+        for (epoch, rows) in rows.iter().enumerate() {
+            trial.check_weights(epoch, rows)?;
+        }
+        Ok((trial.sink.clone(), counted(rows.into_iter().flatten())))
     }
 
     /// `explain` of the query.
     pub fn explained(&self) -> String {
-        millstream_sql::explain(&self.plan(1).unwrap_or_else(|e| panic!("{e}")))
+        let judge = self.judge().unwrap_or_else(|e| panic!("{e}"));
+        let trial = self.trial(0, &judge).unwrap_or_else(|e| panic!("{e}"));
+        millstream_sql::explain(&trial.pipeline)
     }
 
     /// Runs the query for one seed. An error tells what differs.
     pub fn try_seed(&self, seed: u64) -> Result<(), String> {
-        let parallelism = 1 + (seed % 2) as u16;
-        let pipeline = self.plan(parallelism).map_err(|e| format!("{}\n{e}", self.query))?;
-        Trial::new(self, seed, parallelism, pipeline).run()
+        match self.outcome(seed) {
+            Outcome::Passed => Ok(()),
+            Outcome::Refused(error) => Err(format!("{}\n{error}", self.query)),
+            Outcome::NotJudged(why) | Outcome::Failed(why) => Err(why),
+        }
     }
 
-    fn plan(&self, parallelism: u16) -> Result<Pipeline, SqlError> {
+    /// Runs the query for one seed.
+    pub fn outcome(&self, seed: u64) -> Outcome {
+        let judge = match self.judge() {
+            Ok(judge) => judge,
+            Err(why) => return Outcome::NotJudged(why),
+        };
+        let trial = match self.trial(seed, &judge) {
+            Ok(trial) => trial,
+            Err(error) => return Outcome::Refused(error),
+        };
+        match trial.run() {
+            Ok(()) => Outcome::Passed,
+            Err(Wrong::Judge(why)) => Outcome::NotJudged(why),
+            Err(Wrong::Stream(what)) => Outcome::Failed(what),
+        }
+    }
+
+    /// Splitting the epochs in two leaves the same state.
+    pub fn check_associative(&self) {
+        for seed in 0..self.seeds {
+            let judge = self.judge().unwrap_or_else(|e| panic!("{e}"));
+            let state = |split: bool| {
+                let trial = self.trial(seed, &judge).unwrap_or_else(|e| panic!("{}\n{e}", self.query));
+                trial.state(split).unwrap_or_else(|e| panic!("{e}"))
+            };
+            let (whole, split) = (state(false), state(true));
+            let only = |a: &[String], b: &[String]| a.iter().filter(|r| !b.contains(r)).cloned().collect::<Vec<_>>();
+            assert!(!whole.is_empty(), "{}\nhas no state", self.query);
+            let (lost, new) = (only(&whole, &split), only(&split, &whole));
+            assert!(whole == split, "seed {seed}\n{}\nstate in whole epochs:\n{}\nin split ones:\n{}", self.query, lost.join("\n"), new.join("\n"));
+        }
+    }
+
+    fn trial<'a>(&'a self, seed: u64, judge: &'a Judge) -> Result<Trial<'a>, SqlError> {
+        let parallelism = 1 + (seed % 2) as u16;
+        let columns = self.columns.clone().unwrap_or_else(|| sink_columns(&judge.question.schema));
+        Ok(Trial::new(self, judge, seed, parallelism, self.plan(parallelism, &columns)?))
+    }
+
+    fn plan(&self, parallelism: u16, columns: &str) -> Result<Pipeline, SqlError> {
         let mut sql = String::new();
         for table in &self.tables {
             let _ = writeln!(sql, "CREATE TABLE `{}` ({}) WITH ({SOURCE});", table.name, table.columns);
@@ -306,7 +358,6 @@ impl Case {
         for (name, query, _) in &self.views {
             let _ = writeln!(sql, "CREATE VIEW `{name}` AS {query};");
         }
-        let columns = self.columns.clone().unwrap_or_else(|| self.sink_columns());
         let _ = writeln!(
             sql,
             "CREATE TABLE `sink` ({columns}) WITH ('connector' = 'blackhole');\nINSERT INTO `sink`\n{};",
@@ -320,34 +371,24 @@ impl Case {
         plan_changing(&sql, &BTreeMap::new(), parallelism, &changing.collect())
     }
 
-    fn sink_columns(&self) -> String {
-        let tables = self
-            .tables
-            .iter()
-            .map(|t| (t.name.as_str(), self.now_column(&RecordBatch::new_empty(t.schema.clone()), &[])));
-        let result = self.ask(tables);
-        let fields = result.schema();
-        let shown = fields.fields().iter().filter(|f| !f.name().starts_with("__"));
-        let columns: Vec<String> = shown
-            .enumerate()
-            .map(|(i, f)| format!("`{}` {}", column_name(f.name(), i), sql_type(f.data_type())))
-            .collect();
-        columns.join(", ")
-    }
-
-    /// The batch result over these tables.
-    fn ask<'t>(&self, tables: impl Iterator<Item = (&'t str, RecordBatch)>) -> RecordBatch {
+    /// Asks nothing yet. An error: the batch cannot answer the query.
+    fn judge(&self) -> Result<Judge, String> {
         let mut batch = Batch::new();
-        for (name, rows) in tables {
-            batch.table(name, &rows);
+        for table in &self.tables {
+            let empty = self.now_column(&RecordBatch::new_empty(table.schema.clone()), &[]);
+            batch.table(&table.name, empty.schema());
         }
+        let watermarks = self.tables.iter().map(|t| Field::new(&t.name, DataType::Int64, false));
+        batch.table(WATERMARKS, Arc::new(Schema::new(watermarks.collect::<Vec<_>>())));
         for (name, _, query) in &self.views {
             batch.view(name, query);
         }
-        batch.query(self.batch.as_deref().unwrap_or(&self.query))
+        let query = self.batch.as_deref().unwrap_or(&self.query);
+        let question = batch.prepare(query).map_err(|e| format!("the batch query failed: {e}\n{query}"))?;
+        Ok(Judge { batch, question })
     }
 
-    fn now_column(&self, rows: &RecordBatch, nows: &[i64]) -> RecordBatch {
+    pub fn now_column(&self, rows: &RecordBatch, nows: &[i64]) -> RecordBatch {
         if !self.with_now {
             return rows.clone();
         }
@@ -359,176 +400,24 @@ impl Case {
     }
 }
 
-impl<'a> Trial<'a> {
-    fn new(case: &'a Case, seed: u64, parallelism: u16, pipeline: Pipeline) -> Self {
-        let mut draws = Draws::new(seed);
-        let epochs = case.min_epochs + draws.below(case.max_epochs - case.min_epochs + 1);
-        let mut feeds = BTreeMap::new();
-        for (node, source) in pipeline.graph.sources() {
-            let table = case.tables.iter().find(|t| t.name == source.table).unwrap();
-            let feed = Feed::new(source, table.rows.clone(), &table.changes, epochs, parallelism, &mut draws);
-            feeds.insert(node.id, feed);
+impl Judge {
+    /// The result over these tables.
+    pub fn ask<'t>(
+        &self,
+        tables: impl Iterator<Item = (&'t str, RecordBatch)>,
+        watermarks: &[i64],
+    ) -> Result<RecordBatch, String> {
+        let mut fields = Vec::new();
+        for (name, rows) in tables {
+            self.batch.fill(name, rows);
+            fields.push(Field::new(name, DataType::Int64, false));
         }
-        let mut now_ms = NOW_MS;
-        let mut plans = Vec::new();
-        let mut restores = Vec::new();
-        for epoch in 0..epochs {
-            let last = epoch + 1 == epochs;
-            let sources = pipeline.graph.sources().map(|(node, source)| SourcePlan {
-                source: source.source,
-                watermark: if last { Watermark::MAX } else { Watermark(feeds[&node.id].watermarks[epoch]) },
-                ranges: Vec::new(),
-            });
-            let checkpoint = draws.chance(1, 2);
-            let (epoch, sources) = (Epoch(epoch as u64 + 1), sources.collect());
-            plans.push(EpochPlan { epoch, now_ms, sources, checkpoint, flush: checkpoint, last });
-            restores.push(checkpoint && draws.chance(2, 3));
-            let passed = *draws.pick(&[0, 10, 700, 4_000, 60_000]);
-            now_ms += if case.fixed_now { 0 } else { passed };
-        }
-        if let (2.., false) = (case.min_epochs, restores.contains(&true)) {
-            let middle = epochs / 2 - 1;
-            (plans[middle].checkpoint, plans[middle].flush, restores[middle]) = (true, true, true);
-        }
-        let sink = pipeline.graph.sinks().next().unwrap().0.output.schema.clone();
-        Self { case, seed, parallelism, pipeline, sink, feeds, plans, restores }
+        let values = watermarks.iter().map(|w| Arc::new(Int64Array::from(vec![*w])) as ArrayRef);
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let schema = Arc::new(Schema::new(fields));
+        self.batch.fill(WATERMARKS, RecordBatch::try_new_with_options(schema, values.collect(), &options).unwrap());
+        self.batch.answer(&self.question).map_err(|e| format!("the batch query failed: {e}"))
     }
-
-    fn run(&self) -> Result<(), String> {
-        let append_only = self.pipeline.graph.sinks().next().unwrap().0.output.append_only;
-        let mut found = Multiset::new();
-        for (epoch, rows) in self.output()?.into_iter().enumerate() {
-            for (row, weight) in rows {
-                if append_only && weight != 1 {
-                    let what = format!("weight {weight} on an append-only edge: {}", row.join(" | "));
-                    return Err(self.failure(epoch, &what));
-                }
-                *found.entry(row).or_default() += weight;
-            }
-            found.retain(|_, count| *count != 0);
-            let expected = self.expected(epoch);
-            if let Some(what) = difference(&self.sink, &expected, &found) {
-                return Err(self.failure(epoch, &what));
-            }
-        }
-        Ok(())
-    }
-
-    /// By epoch, the rows that reach the sink, with their weights; restores make no difference.
-    fn output(&self) -> Result<Vec<Vec<(Vec<String>, i64)>>, String> {
-        let restored = self.outputs(true)?;
-        // After a checkpoint an operator behaves as one that was restored from it: to the order of its rows.
-        if self.restores.contains(&true) {
-            let plain = self.outputs(false)?;
-            for (epoch, (a, b)) in plain.iter().zip(&restored).enumerate() {
-                if a != b {
-                    let at = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
-                    let what = format!(
-                        "the output after a restore is another, from row {at}: {:?} instead of {:?} ({} rows instead of {})",
-                        b.get(at),
-                        a.get(at),
-                        b.len(),
-                        a.len()
-                    );
-                    return Err(self.failure(epoch, &what));
-                }
-            }
-        }
-        Ok(restored)
-    }
-
-    fn outputs(&self, restore: bool) -> Result<Vec<Vec<(Vec<String>, i64)>>, String> {
-        let mut run = Run::new(Arc::new(self.pipeline.graph.clone()), self.parallelism);
-        let mut outputs = Vec::new();
-        for (at, plan) in self.plans.iter().enumerate() {
-            let input = |id: OperatorId, task: u16| -> Vec<DeltaBatch> {
-                let node = self.pipeline.graph.node(id);
-                match &node.kind {
-                    NodeKind::Source(source) => self.feeds[&id].batches(node, source, at, task),
-                    _ => Vec::new(),
-                }
-            };
-            let batches = run.epoch(plan, &input).map_err(|e| self.failure(at, &e.to_string()))?;
-            let mut rows = Vec::new();
-            for batch in batches {
-                assert_eq!(batch.rows.schema().fields(), self.sink.fields(), "{}", self.case.query);
-                let weights = (0..batch.num_rows()).map(|i| batch.weights.as_ref().map_or(1, |w| w.value(i)));
-                rows.extend(texts(&batch.rows).into_iter().zip(weights));
-            }
-            outputs.push(rows);
-            if restore && self.restores[at] {
-                run.restore().map_err(|e| self.failure(at, &e.to_string()))?;
-            }
-        }
-        Ok(outputs)
-    }
-
-    /// What must be there after an epoch.
-    fn expected(&self, epoch: usize) -> Multiset {
-        let now = |e: &usize| self.plans[*e].now_ms;
-        let tables = self.case.tables.iter().map(|t| {
-            let feed = self.pipeline.graph.sources().find(|(_, s)| s.table == t.name).map(|(n, _)| &self.feeds[&n.id]);
-            let (rows, came) =
-                feed.map_or_else(|| (t.rows.clone(), vec![0; t.rows.num_rows()]), |f| f.table_after(epoch));
-            (t.name.as_str(), self.case.now_column(&rows, &came.iter().map(now).collect::<Vec<_>>()))
-        });
-        let mut result = self.case.ask(tables);
-        let plan = &self.plans[epoch];
-        let (column, watermark) = match &self.case.until {
-            Until::Now => (None, i64::MAX),
-            Until::ClosedByNow(column) => (Some(column), if plan.last { i64::MAX } else { plan.now_ms }),
-            Until::Closed(column) => {
-                let with = self.pipeline.graph.sources().filter(|(_, s)| s.watermark.is_some());
-                (Some(column), with.map(|(_, s)| plan.watermark(s.source).0).min().unwrap_or(i64::MIN))
-            }
-        };
-        if let Some(column) = column {
-            let ends =
-                result.column_by_name(column).unwrap_or_else(|| panic!("the batch result has no column '{column}'"));
-            let ends = to_millis(ends).unwrap();
-            let closed: BooleanArray = ends.iter().map(|end| Some(end.is_none_or(|end| end <= watermark))).collect();
-            result = filter_record_batch(&result, &closed).unwrap();
-        }
-        visible(&result, Some(&self.sink)).1
-    }
-
-    fn failure(&self, epoch: usize, what: &str) -> String {
-        let plan = &self.plans[epoch];
-        let watermarks: Vec<String> = plan.sources.iter().map(|s| s.watermark.to_string()).collect();
-        let restores: Vec<usize> = (0..epoch).filter(|e| self.restores[*e]).map(|e| e + 1).collect();
-        format!(
-            "epoch {} of {}, {} tasks per stage, watermarks {watermarks:?}, now {}, restored after {restores:?}, seed {}\n{}\n{what}\n{}",
-            epoch + 1,
-            self.plans.len(),
-            self.parallelism,
-            plan.now_ms,
-            self.seed,
-            self.case.query.trim(),
-            millstream_sql::explain(&self.pipeline),
-        )
-    }
-}
-
-/// The rows of a batch result without its hidden columns, as the sink's types if there is one.
-fn visible(result: &RecordBatch, sink: Option<&SchemaRef>) -> (SchemaRef, Multiset) {
-    let fields = result.schema();
-    let shown: Vec<usize> = (0..fields.fields().len()).filter(|i| !fields.field(*i).name().starts_with("__")).collect();
-    let result = result.project(&shown).unwrap();
-    let sink = sink.cloned().unwrap_or_else(|| result.schema());
-    assert_eq!(result.num_columns(), sink.fields().len(), "columns of the batch result");
-    let columns = result.columns().iter().zip(sink.fields()).map(|(c, f)| cast(c, f.data_type()).unwrap());
-    let columns: Vec<ArrayRef> = columns.collect();
-    let fields: Vec<Field> = sink.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-    let schema = Arc::new(Schema::new(fields));
-    let rows = texts(&RecordBatch::try_new(schema.clone(), columns).unwrap());
-    (schema, counted(rows.into_iter().map(|row| (row, 1))))
-}
-
-fn counted(rows: impl Iterator<Item = (Vec<String>, i64)>) -> Multiset {
-    let mut counts = Multiset::new();
-    rows.for_each(|(row, weight)| *counts.entry(row).or_default() += weight);
-    counts.retain(|_, count| *count != 0);
-    counts
 }
 
 /// The physical columns of a table, as the planner types them.
@@ -541,6 +430,16 @@ fn physical(columns: &str) -> SchemaRef {
     let pipeline = millstream_sql::plan(&sql, &BTreeMap::new(), 1).unwrap_or_else(|e| panic!("{e}"));
     let fields = pipeline.sinks[0].schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Columns of a sink that takes the rows of such a batch result.
+fn sink_columns(result: &SchemaRef) -> String {
+    let shown = result.fields().iter().filter(|f| !f.name().starts_with("__"));
+    let columns: Vec<String> = shown
+        .enumerate()
+        .map(|(i, f)| format!("`{}` {}", column_name(f.name(), i), sql_type(f.data_type())))
+        .collect();
+    columns.join(", ")
 }
 
 /// Names such as `count(*)` are none for a column.

@@ -4,11 +4,13 @@
 //! | module | |
 //! |---|---|
 //! | [`harness`] | [`harness::Case`]: tables, a query, the batch query that it must equal; tries many ways to cut the input |
+//! | [`trial`] | one way to run a case, and what its sink must hold |
 //! | [`feed`] | rows in an order within the watermark's tolerance, epoch boundaries, watermarks, deletions |
 //! | [`run`] | the graph in tasks: shuffles in (edge, sender, sequence) order, sealed and restored state |
 //! | [`batch`] | the judge, with window table functions expanded by their definition |
 //! | [`difference`] | two multisets of rows |
 //! | [`nexmark`], [`duckdb`] | the queries of Nexmark, against DataFusion and against DuckDB |
+//! | [`associative`] | splitting an epoch in two leaves the same state |
 //! | [`random`] | random queries over random rows |
 //! | [`draws`] | seeded random numbers |
 //!
@@ -21,7 +23,9 @@ mod draws;
 mod feed;
 mod harness;
 mod run;
+mod trial;
 
+mod associative;
 mod duckdb;
 mod groups;
 mod joins;

@@ -107,6 +107,11 @@ impl Run {
         Ok(())
     }
 
+    /// The entries of all tasks.
+    pub fn sealed(&self) -> impl Iterator<Item = (&(OperatorId, Vec<u8>), &Vec<u8>)> {
+        self.sealed.values().flatten()
+    }
+
     /// Drops all tasks and makes them again from what they have sealed.
     pub fn restore(&mut self) -> Result<(), DataflowError> {
         for stage in &self.order {
