@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, Limit, LogicalPlan};
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
@@ -46,7 +46,9 @@ pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Re
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(EliminateOuterJoin::new()),
+        Arc::new(Fence),
         Arc::new(PushDownFilter::new()),
+        Arc::new(Unfence),
         Arc::new(OptimizeProjections::new()),
     ];
     let context =
@@ -89,6 +91,59 @@ impl OptimizerRule for DistinctAsAggregate {
             plan => self.0.rewrite(plan, config),
         }
     }
+}
+
+/// Puts a limit that limits nothing above every aggregation that has a row without input, so that no filter goes below it: one without
+/// columns would, and would only empty its input. DataFusion replaces such filters before by relations without rows.
+#[derive(Debug)]
+struct Fence;
+
+/// Takes it away again.
+#[derive(Debug)]
+struct Unfence;
+
+impl OptimizerRule for Fence {
+    fn name(&self) -> &str {
+        "fence"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Aggregate(node) if always_has_a_row(&node) => {
+                let input = Arc::new(LogicalPlan::Aggregate(node));
+                Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: None, fetch: None, input })))
+            }
+            plan => Ok(Transformed::no(plan)),
+        }
+    }
+}
+
+impl OptimizerRule for Unfence {
+    fn name(&self) -> &str {
+        "unfence"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Limit(Limit { skip: None, fetch: None, input }) => {
+                Ok(Transformed::yes(Arc::unwrap_or_clone(input)))
+            }
+            plan => Ok(Transformed::no(plan)),
+        }
+    }
+}
+
+/// True for an aggregation without keys and for grouping sets that may hold the empty set.
+fn always_has_a_row(node: &Aggregate) -> bool {
+    node.group_expr.is_empty() || matches!(node.group_expr.as_slice(), [Expr::GroupingSet(_)])
 }
 
 /// True if an expression of `plan`, or one inside it, is like that.

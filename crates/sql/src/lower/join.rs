@@ -92,6 +92,10 @@ impl Lowering<'_> {
             }
             self.check_key(&rels, [&keys[0], &keys[1]])?;
         }
+        for rel in rels.iter_mut().filter(|rel| rel.columns.is_empty()) {
+            // A row without columns could not be told from none.
+            self.key(rel, &Expr::Literal(ScalarValue::Boolean(Some(true)), None))?;
+        }
         let combined = combined(&rels, kind).map_err(|e| self.failed(&e))?;
         let residual = match &node.filter {
             Some(Expr::Literal(ScalarValue::Boolean(Some(true)), _)) | None => None,

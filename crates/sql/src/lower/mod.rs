@@ -197,7 +197,7 @@ impl<'a> Lowering<'a> {
             }
             LogicalPlan::Unnest(_) => Err(self.unsupported("UNNEST", &["UNNEST"])),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                Err(self.unsupported("a query without a table", &[]))
+                Err(self.unsupported("a query without a table", &[]).hint("read a table; the datagen connector makes rows"))
             }
             other => Err(self.unsupported(&format!("'{}'", other.display()), &[])),
         }

@@ -1,7 +1,7 @@
 //! Splitting an epoch in two leaves the same state, for every operator that has one.
 //!
 //! The rows of an epoch come in the same order, its windows end in the second half. The state is sealed once, at the end of the input but
-//! before the end of its time.
+//! before the end of its time. (Averages and variances of floats may differ in the last bit: they are added up in another order.)
 use crate::harness::Case;
 
 const COLUMNS: &str =
@@ -53,7 +53,7 @@ fn aggregations() {
     both("SELECT k, count(*) AS n, sum(v) AS t, avg(f) AS m FROM a GROUP BY k");
     both("SELECT k, min(v) AS lo, max(s) AS hi, count(DISTINCT s) AS d, sum(v) FILTER (WHERE v > 3) AS t FROM a GROUP BY k");
     both("SELECT k, s, count(*) AS n, max(f) AS hi FROM a GROUP BY CUBE (k, s)");
-    both("SELECT count(*) AS n, var_pop(v) AS x FROM a");
+    both("SELECT count(*) AS n, bit_xor(v) AS x, sum(f) AS t FROM a");
     both("SELECT DISTINCT k, s FROM a");
     both("SELECT max(n) AS n FROM (SELECT k, count(*) AS n FROM a GROUP BY k)");
 }

@@ -98,12 +98,21 @@ impl Feed {
         Self { rows, changes: changes.clone(), epochs, watermarks, batch_rows }
     }
 
-    /// Cuts each epoch in two. Windows end in the second.
+    /// Cuts each epoch in two, where no row has been taken away that is yet to come. Windows end in the second half.
     pub fn split(&mut self, draws: &mut Draws) {
+        let mut live: BTreeMap<u32, i64> = BTreeMap::new();
         let mut before = i64::MIN;
         let (mut epochs, mut watermarks) = (Vec::new(), Vec::new());
         for (mut first, watermark) in std::mem::take(&mut self.epochs).into_iter().zip(&self.watermarks) {
-            let second = first.split_off(draws.below(first.len() + 1));
+            let wanted = draws.below(first.len() + 1);
+            let mut at = 0;
+            for (i, event) in first.iter().enumerate() {
+                *live.entry(event.row).or_default() += event.weight;
+                if i < wanted && live.values().all(|count| *count >= 0) {
+                    at = i + 1;
+                }
+            }
+            let second = first.split_off(at);
             epochs.extend([first, second]);
             watermarks.extend([before, *watermark]);
             before = *watermark;

@@ -13,6 +13,7 @@
 //! ([`Case::closes_by`]).
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray};
@@ -416,7 +417,11 @@ impl Judge {
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let schema = Arc::new(Schema::new(fields));
         self.batch.fill(WATERMARKS, RecordBatch::try_new_with_options(schema, values.collect(), &options).unwrap());
-        self.batch.answer(&self.question).map_err(|e| format!("the batch query failed: {e}"))
+        // Some of its functions panic on rare input.
+        match catch_unwind(AssertUnwindSafe(|| self.batch.answer(&self.question))) {
+            Ok(answer) => answer.map_err(|e| format!("the batch query failed: {e}")),
+            Err(_) => Err("the batch query panicked".to_owned()),
+        }
     }
 }
 

@@ -66,12 +66,14 @@ struct Setting {
     epochs: usize,
 }
 
+/// By message: how often, and the first seed.
+type Histogram = BTreeMap<String, (u64, u64)>;
+
 #[derive(Default)]
 struct Results {
     ran: u64,
-    /// By message.
-    refused: BTreeMap<String, u64>,
-    not_judged: BTreeMap<String, u64>,
+    refused: Histogram,
+    not_judged: Histogram,
     failed: Vec<(u64, Failure, String)>,
 }
 
@@ -201,14 +203,19 @@ fn class(message: &str) -> String {
         if named { "…".to_owned() } else { word.chars().filter(|c| !c.is_ascii_digit()).collect() }
     });
     let text: String = words.collect();
-    text.lines().next().unwrap_or_default().chars().take(140).collect()
+    text.replace('\n', " ").chars().take(200).collect()
 }
 
-fn listed(histogram: &BTreeMap<String, u64>) -> String {
-    let mut counts: Vec<(&String, &u64)> = histogram.iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    counts.iter().fold(String::new(), |mut text, (message, count)| {
-        let _ = writeln!(text, "  {count:>5}  {message}");
+fn add(histogram: &mut Histogram, message: &str, seed: u64) {
+    let (count, first) = histogram.entry(class(message)).or_insert((0, seed));
+    (*count, *first) = (*count + 1, seed.min(*first));
+}
+
+fn listed(histogram: &Histogram) -> String {
+    let mut counts: Vec<_> = histogram.iter().collect();
+    counts.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+    counts.iter().fold(String::new(), |mut text, (message, (count, seed))| {
+        let _ = writeln!(text, "  {count:>5}  {message}  (seed {seed})");
         text
     })
 }
@@ -226,8 +233,8 @@ fn random_queries() {
                     let outcome = attempt(&generated(seed), &Setting::new(seed));
                     let mut results = results.lock().unwrap();
                     match outcome {
-                        Ok(Outcome::Refused(error)) => *results.refused.entry(class(&error.message)).or_default() += 1,
-                        Ok(Outcome::NotJudged(why)) => *results.not_judged.entry(class(&why)).or_default() += 1,
+                        Ok(Outcome::Refused(error)) => add(&mut results.refused, &error.message, seed),
+                        Ok(Outcome::NotJudged(why)) => add(&mut results.not_judged, &why, seed),
                         Ok(_) => results.ran += 1,
                         Err((failure, text)) => results.failed.push((seed, failure, text)),
                     }
@@ -236,7 +243,7 @@ fn random_queries() {
         }
     });
     let Results { ran, refused, not_judged, failed } = results.into_inner().unwrap();
-    let beyond = not_judged.values().sum::<u64>();
+    let beyond = not_judged.values().map(|(count, _)| count).sum::<u64>();
     println!("{count} queries, {ran} ran\nrefused:\n{}not judged:\n{}", listed(&refused), listed(&not_judged));
     if let Some((seed, failure, text)) = failed.iter().min_by_key(|(seed, ..)| weight(&generated(*seed))) {
         let others: Vec<String> = failed.iter().map(|(seed, failure, _)| format!("{seed} {failure:?}")).collect();

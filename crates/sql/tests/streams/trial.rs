@@ -182,6 +182,8 @@ impl<'a> Trial<'a> {
         for ((operator, key), value) in run.sealed() {
             match rows_of(value) {
                 Some(found) => rows.extend(found.into_iter().map(|row| format!("{operator}: {}", row.join(" | ")))),
+                // After the watermark stands the number of the next entry, which counts epochs.
+                None if key == b"closed" => rows.push(format!("{operator}: closed {:02x?}", &value[..8])),
                 None => rows.push(format!("{operator}: {key:02x?} {value:02x?}")),
             }
         }

@@ -64,6 +64,19 @@ pub fn null(of: Type) -> Expr {
     Expr { text: format!("CAST(NULL AS {name})"), of }
 }
 
+/// A value of this type.
+fn any(of: Type) -> &'static str {
+    match of {
+        Type::Int => "1",
+        Type::Double => "0.5",
+        Type::Text => "'a'",
+        Type::Decimal => "CAST(1.25 AS DECIMAL(10, 2))",
+        Type::Time => "CAST('2020-01-01 00:00:03' AS TIMESTAMP(3))",
+        Type::Bool => "true",
+        Type::Date => "CAST('2020-01-02' AS DATE)",
+    }
+}
+
 pub fn literal(draws: &mut Draws, of: Type) -> String {
     let literals: &[&str] = match of {
         Type::Int => &["0", "1", "3", "-2", "CAST(NULL AS BIGINT)"],
@@ -138,7 +151,7 @@ fn atom(draws: &mut Draws, columns: &[Column], depth: usize) -> String {
         (3, Type::Bool) => a,
         (2, _) => format!("{a} BETWEEN {b} AND {other}"),
         (3, _) => format!("{a} IN ({other}, {b})"),
-        (4, _) => format!("{a} IS DISTINCT FROM {b}"),
+        (4, _) => format!("({a} IS DISTINCT FROM {b})"),
         _ => format!("{a} {} {b}", draws.pick(&["=", "<>", "<", ">="])),
     }
 }
@@ -186,22 +199,30 @@ pub fn renumbered(text: &str, places: &[String]) -> String {
 pub fn call(draws: &mut Draws, columns: &[Column], over: bool) -> Expr {
     let at = draws.below(columns.len());
     let (name, of) = (format!("{{{at}}}"), columns[at].of);
+    // The smallest of NaN, −0.0 and others depends on their order in the batch.
+    let ordered = match over {
+        // In the batch the smallest value of a moving frame stays when all that is left are nulls.
+        true => format!("coalesce({name}, {})", any(of)),
+        false if of == Type::Double => format!("nanvl({name}, 0.5) + 0.0"),
+        false => name.clone(),
+    };
     let number = matches!(of, Type::Int | Type::Decimal) || of == Type::Double && !over;
     let (call, result) = match (draws.below(12), of) {
         (0 | 1, _) => ("count(*)".to_owned(), Type::Int),
         (2, _) => (format!("count({name})"), Type::Int),
         (3, _) if !over => (format!("count(DISTINCT {name})"), Type::Int),
-        (4 | 5, _) => (format!("min({name})"), of),
-        (6 | 7, _) => (format!("max({name})"), of),
+        (4 | 5, _) => (format!("min({ordered})"), of),
+        (6 | 7, _) => (format!("max({ordered})"), of),
         (8, Type::Bool) => (format!("bool_and({name})"), of),
         (9, Type::Bool) => (format!("bool_or({name})"), of),
         (8, Type::Int) if !over => (format!("sum(DISTINCT {name})"), of),
         (9, Type::Int) if !over => (format!("var_pop({name})"), Type::Double),
         (8 | 9, _) if number => (format!("avg({name})"), Type::Double),
         _ if number => (format!("sum({name})"), of),
-        _ => (format!("max({name})"), of),
+        _ => (format!("max({ordered})"), of),
     };
-    let filter = match draws.chance(1, 4) {
+    let moves = over && (call.starts_with("min") || call.starts_with("max"));
+    let filter = match draws.chance(1, 4) && !moves {
         true => format!(" FILTER (WHERE {})", atom(draws, columns, 0)),
         false => String::new(),
     };

@@ -245,7 +245,13 @@ impl Writer {
         let inputs: Vec<(String, Vec<String>)> = query.inputs.iter().map(|i| self.write(i)).collect();
         self.next += 1;
         let own: Vec<String> = (0..query.columns.len()).map(|i| format!("q{}_{i}", self.next)).collect();
-        let sql = text(query, &inputs, &own);
+        let mut sql = text(query, &inputs, &own);
+        if let (Asked::Batch, Op::Aggregate { windowed: Windowed::No, keys, sets, .. }) = (self.asked, &query.op)
+            && (keys.is_empty() || sets.is_some())
+        {
+            // DataFusion takes conditions without columns below an aggregation, which then has a row all the same; not below a limit.
+            sql.push_str(" LIMIT 1000000");
+        }
         let (Asked::Batch, Some(closes)) = (self.asked, query.closes) else { return (sql, own) };
         let watermark = match query.domain.as_slice() {
             [one] => (*one).to_owned(),
@@ -270,16 +276,19 @@ fn picked(columns: &[usize], names: &[String]) -> Vec<String> {
     columns.iter().map(|c| names[*c].clone()).collect()
 }
 
-/// `ORDER BY` without the words; complete, so that ties are of rows that are the same.
-fn ordered(order: &Order, names: &[String], complete: bool) -> String {
-    let one = |(c, down, nulls_first): &(usize, bool, bool)| {
-        format!("{}{} NULLS {}", names[*c], if *down { " DESC" } else { "" }, if *nulls_first { "FIRST" } else { "LAST" })
-    };
-    let mut order: Vec<String> = order.iter().map(one).collect();
-    if complete {
-        order.extend(names.iter().map(|n| format!("{n} NULLS FIRST")));
+/// `ORDER BY` without the words, each column once; complete, so that ties are of rows that are the same.
+fn ordered(order: &Order, names: &[String], complete: bool, but: Option<usize>) -> String {
+    let mut done: Vec<usize> = but.into_iter().collect();
+    let mut text = Vec::new();
+    let all = (0..names.len()).filter(|_| complete).map(|i| (i, false, true));
+    for (at, down, nulls_first) in order.iter().copied().chain(all) {
+        if !done.contains(&at) {
+            done.push(at);
+            let (down, nulls) = (if down { " DESC" } else { "" }, if nulls_first { "FIRST" } else { "LAST" });
+            text.push(format!("{}{down} NULLS {nulls}", names[at]));
+        }
     }
-    listed(&order)
+    listed(&text)
 }
 
 fn over(partition: &[usize], order: &str, names: &[String]) -> String {
@@ -363,7 +372,7 @@ fn text(query: &Query, inputs: &[(String, Vec<String>)], own: &[String]) -> Stri
             format!("SELECT {} FROM ({input}) AS i {kind} JOIN ({other}) AS j{on}", renamed(from))
         }
         Op::Rank { function, partition, order, from, to, shown } => {
-            let order = ordered(order, &names, *function == "ROW_NUMBER");
+            let order = ordered(order, &names, *function == "ROW_NUMBER", None);
             let mut columns = names.clone();
             columns.extend(shown.then(|| "CAST(place AS BIGINT)".to_owned()));
             format!(
@@ -373,17 +382,18 @@ fn text(query: &Query, inputs: &[(String, Vec<String>)], own: &[String]) -> Stri
             )
         }
         Op::Limit { order, limit, skip } => {
-            let order = ordered(order, &names, true);
+            let order = ordered(order, &names, true, None);
             let skip = if *skip > 0 { format!(" OFFSET {skip}") } else { String::new() };
             format!("SELECT {all} FROM (SELECT * FROM ({input}) AS i ORDER BY {order} LIMIT {limit}{skip}) AS l")
         }
         Op::DistinctOn { key, order } => {
-            let order = ordered(order, &names, true);
-            let key = &names[*key];
-            format!("SELECT {all} FROM (SELECT DISTINCT ON ({key}) * FROM ({input}) AS i ORDER BY {key}, {order}) AS d")
+            let order = ordered(order, &names, true, Some(*key));
+            let order = [names[*key].clone(), order].into_iter().filter(|o| !o.is_empty()).collect::<Vec<_>>();
+            let (key, order) = (&names[*key], listed(&order));
+            format!("SELECT {all} FROM (SELECT DISTINCT ON ({key}) * FROM ({input}) AS i ORDER BY {order}) AS d")
         }
         Op::Over { calls, partition, order } => {
-            let over = over(partition, &ordered(order, &names, true), &names);
+            let over = over(partition, &ordered(order, &names, true, None), &names);
             let mut columns = names.clone();
             columns.extend(calls.iter().map(|call| {
                 let text = named(&call.text, &names);
