@@ -10,7 +10,8 @@
 //! A record without a value (a tombstone) has no rows to give; it is a bad record with that reason.
 //!
 //! While the broker is away the library reconnects by itself and `poll` answers `Pending`; after `scan.unreachable-timeout` without
-//! any progress of a range it gives up.
+//! any progress of a range it gives up. A planned range is known to be there, so where nothing comes for [`RESTART_AFTER`] the partition is
+//! asked for again: after a restart of the broker the library can be left waiting for an answer that never comes.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ use crate::{ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, S
 pub(super) const BATCH_RECORDS: usize = 8192;
 /// A batch ends with the record that reaches this many bytes of values.
 const BATCH_BYTES: usize = 16 << 20;
+/// A partition of which nothing has come for so long is asked for again.
+const RESTART_AFTER: Duration = Duration::from_secs(10);
 const TOMBSTONE: &str = "the record has no value (a tombstone)";
 
 /// What the reader needs to know.
@@ -66,6 +69,8 @@ struct Split {
     /// The range that is being read, or the last one.
     range: (u64, u64),
     progress: Instant,
+    /// When the partition was last asked for.
+    asked: Instant,
     fetch: Fetch,
 }
 
@@ -173,6 +178,7 @@ impl KafkaReader {
             passed: range.from,
             range: now,
             progress: Instant::now(),
+            asked: Instant::now(),
             fetch,
         };
         self.splits.insert(range.split.clone(), split);
@@ -215,6 +221,9 @@ impl SourceReader for KafkaReader {
                         split.passed,
                         waited.as_secs()
                     )));
+                }
+                if checked && waited.min(split.asked.elapsed()) > RESTART_AFTER {
+                    split.ask_again(waited)?;
                 }
                 Ok(SourcePoll::Pending)
             }
@@ -274,6 +283,20 @@ impl Split {
                 }
             }
         }
+    }
+
+    /// Drops the request for this partition and makes a new one. What is in the batch stays.
+    fn ask_again(&mut self, waited: Duration) -> Result<(), ConnectorError> {
+        let Partition { topic, index } = &self.partition;
+        tracing::warn!(
+            topic,
+            partition = index,
+            offset = self.passed,
+            seconds = waited.as_secs(),
+            "nothing comes from a partition that holds more; asking again"
+        );
+        self.asked = Instant::now();
+        self.fetch.restart_at(self.passed).map_err(|e| creation_error(&e))
     }
 
     fn handle(

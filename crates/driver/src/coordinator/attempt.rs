@@ -31,7 +31,23 @@ pub struct Attempt {
     pub(super) uploads: BTreeMap<Epoch, BTreeMap<TaskId, TaskState>>,
     /// When epochs with a checkpoint were dispatched.
     pub(super) checkpoints: BTreeMap<Epoch, Millis>,
+    /// The epoch that holds the others up, since when, and for how long when that was last said.
+    held_up: Option<(Epoch, Millis, u64)>,
 }
+
+/// What an epoch waits for that holds the others up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldUp {
+    pub epoch: Epoch,
+    pub seconds: u64,
+    /// Tasks that have not processed it.
+    pub processing: BTreeSet<TaskId>,
+    /// Sink tasks that have not published it, if all tasks have processed it.
+    pub publishing: BTreeSet<(SinkId, TaskId)>,
+}
+
+/// An epoch that takes so long is worth a word, and again whenever the time has doubled.
+const LONG_MS: u64 = 10_000;
 
 /// One epoch under way.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +88,35 @@ impl Attempt {
             published_all: restored,
             uploads: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            held_up: None,
         }
+    }
+
+    /// What the oldest epoch waits for, if that has not changed for long and was not just said. `sink_tasks`: those that publish every epoch.
+    pub(super) fn held_up(
+        &mut self,
+        now: Millis,
+        tasks: impl Iterator<Item = TaskId>,
+        sink_tasks: impl Iterator<Item = (SinkId, TaskId)>,
+    ) -> Option<HeldUp> {
+        let (epoch, flight) = self.flights.first_key_value()?;
+        let (_, since, said) = match self.held_up {
+            Some(held) if held.0 == *epoch => held,
+            _ => *self.held_up.insert((*epoch, now, 0)),
+        };
+        let waited = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
+        if waited < LONG_MS.max(2 * said) {
+            return None;
+        }
+        self.held_up = Some((*epoch, since, waited));
+        let publishing = sink_tasks.filter(|t| flight.complete && self.published.get(t).is_none_or(|e| e < epoch));
+        let held = HeldUp {
+            epoch: *epoch,
+            seconds: waited / 1000,
+            processing: tasks.filter(|t| !flight.complete && !flight.done.contains(t)).collect(),
+            publishing: publishing.collect(),
+        };
+        (!held.processing.is_empty() || !held.publishing.is_empty()).then_some(held)
     }
 
     /// True if the executor runs tasks.

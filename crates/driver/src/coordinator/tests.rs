@@ -222,3 +222,29 @@ fn another_pipeline_or_another_text_is_refused() {
     let Err(error) = Coordinator::start(config(), found, 0) else { panic!("accepted") };
     assert!(matches!(error, StartError::Fingerprint { .. }));
 }
+
+#[test]
+fn what_holds_an_epoch_up_is_said_after_10_s_and_whenever_that_has_doubled() {
+    let task = |index| TaskId { stage: StageId(0), index };
+    let mut attempt = Attempt::new(era(1), BTreeMap::new(), Epoch(0), Epoch(0), 0);
+    let held = |attempt: &mut Attempt, now| {
+        attempt.held_up(now, [task(0), task(1)].into_iter(), [(SinkId(3), task(1))].into_iter())
+    };
+    let says = |seconds, processing: &[TaskId], publishing: &[(SinkId, TaskId)]| {
+        let (processing, publishing) = (processing.iter().copied().collect(), publishing.iter().copied().collect());
+        Some(HeldUp { epoch: Epoch(1), seconds, processing, publishing })
+    };
+    assert_eq!(held(&mut attempt, 0), None);
+    attempt.flights.insert(Epoch(1), attempt::Flight::default());
+    attempt.flights.insert(Epoch(2), attempt::Flight::default());
+    assert_eq!(held(&mut attempt, 1_000), None);
+    assert_eq!(held(&mut attempt, 10_999), None);
+    assert_eq!(held(&mut attempt, 11_000), says(10, &[task(0), task(1)], &[]));
+    attempt.flights.get_mut(&Epoch(1)).unwrap().done.insert(task(0));
+    assert_eq!(held(&mut attempt, 20_999), None);
+    assert_eq!(held(&mut attempt, 21_000), says(20, &[task(1)], &[]));
+    attempt.flights.get_mut(&Epoch(1)).unwrap().complete = true;
+    assert_eq!(held(&mut attempt, 41_000), says(40, &[], &[(SinkId(3), task(1))]));
+    attempt.flights.remove(&Epoch(1));
+    assert_eq!(held(&mut attempt, 81_000), None, "another epoch has a time of its own");
+}

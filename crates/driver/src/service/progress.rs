@@ -225,6 +225,16 @@ impl Teller {
                 warn!(?epoch, %message, "an attempt failed");
                 counter!("millstream_tasks_failed_total").increment(1);
             }
+            Report::HeldUp(held) => {
+                let tasks: Vec<String> = held.processing.iter().map(ToString::to_string).collect();
+                let sinks: Vec<String> =
+                    held.publishing.iter().map(|(sink, task)| format!("sink {sink} of task {task}")).collect();
+                let (epoch, seconds) = (held.epoch, held.seconds);
+                match tasks.is_empty() {
+                    false => warn!(%epoch, seconds, tasks = tasks.join(", "), "tasks have not finished an epoch"),
+                    true => warn!(%epoch, seconds, sinks = sinks.join(", "), "sinks have not published an epoch"),
+                }
+            }
             Report::Voided { from } => warn!(%from, last = %history.last, "epochs are planned again, smaller"),
         }
     }

@@ -150,12 +150,20 @@ impl Fetch {
 
     /// Goes on with the first record that the partition still holds. Waiting messages are dropped.
     pub(in crate::kafka) fn restart_at_beginning(&mut self) -> Result<(), KafkaError> {
+        self.restart(i64::from(sys::RD_KAFKA_OFFSET_BEGINNING))
+    }
+
+    /// Goes on at `offset` with a new request. Waiting messages are dropped.
+    pub(in crate::kafka) fn restart_at(&mut self, offset: u64) -> Result<(), KafkaError> {
+        self.restart(i64::try_from(offset).unwrap_or(i64::MAX))
+    }
+
+    fn restart(&mut self, offset: i64) -> Result<(), KafkaError> {
         self.waiting.clear();
         // SAFETY: topic and queue are alive. A partition whose fetching has failed cannot seek, so it is stopped and started.
         let started = unsafe {
             sys::rd_kafka_consume_stop(self.topic.ptr(), self.partition);
-            let beginning = i64::from(sys::RD_KAFKA_OFFSET_BEGINNING);
-            sys::rd_kafka_consume_start_queue(self.topic.ptr(), self.partition, beginning, self.queue.ptr())
+            sys::rd_kafka_consume_start_queue(self.topic.ptr(), self.partition, offset, self.queue.ptr())
         };
         if started == 0 { Ok(()) } else { Err(KafkaError::ClientCreation(last_error())) }
     }
