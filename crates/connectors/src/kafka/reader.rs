@@ -1,8 +1,10 @@
 //! Reads planned ranges: exactly the records with `from <= offset < to`, whatever the broker's fetches look like.
 //!
 //! Offsets have gaps (transaction markers, aborted records, compaction), so a range is done when one of these says that
-//! nothing of it can come any more: a record at or after `to`, which is kept for the next range; the consumer's position, which
-//! also passes markers; or the end-of-partition notice, which also covers what compaction has removed at the tail.
+//! nothing of it can come any more: a record at or after `to`, which is kept for the next range; or the end-of-partition notice, which
+//! also covers markers and what compaction has removed at the tail. It comes once for each end, so the last one is remembered. The library's
+//! own position is of no use: after a notice in a batch it is one too far (`rd_kafka_q_serve_rkmessages` of 2.12 adds one to the
+//! offset of everything in the batch), which would pass over a record that has not come yet.
 //!
 //! Batches are cut after [`BATCH_RECORDS`] records or [`BATCH_BYTES`] of values, counted from `range.from`, so they do not
 //! depend on fetches. Values are decoded straight from the library's memory, which is freed when the batch is.
@@ -66,6 +68,8 @@ struct Split {
     batch_bytes: usize,
     /// Everything before this offset has been handed out or is in `batch`.
     passed: u64,
+    /// Everything before this offset has been taken over from the library.
+    end: u64,
     /// The range that is being read, or the last one.
     range: (u64, u64),
     progress: Instant,
@@ -176,6 +180,7 @@ impl KafkaReader {
             batch: fetch.messages(0),
             batch_bytes: 0,
             passed: range.from,
+            end: 0,
             range: now,
             progress: Instant::now(),
             asked: Instant::now(),
@@ -267,17 +272,15 @@ impl Split {
             if more {
                 self.progress = Instant::now();
             }
-            let mut end = None;
             for notice in notices.drain(..) {
                 match notice {
-                    Notice::End(offset) => end = Some(offset),
+                    Notice::End(offset) => self.end = offset,
                     Notice::Error(code, message) => self.handle(code, &message, range, reading)?,
                 }
             }
-            // Everything before these has been taken over, so it counts only when no earlier record waits.
+            // Taken over is not yet handed out, so it counts only when no earlier record waits.
             if self.fetch.next().is_none() {
-                let position = self.fetch.position().into_iter().chain(end).max();
-                self.passed = self.passed.max(position.unwrap_or(0));
+                self.passed = self.passed.max(self.end);
                 if self.passed < range.to && !more {
                     return Ok(Step::Waiting);
                 }

@@ -407,10 +407,9 @@ impl Coordinator {
     fn watch(&mut self, now: Millis, out: &mut Vec<Command>) {
         let (State::Running(attempt) | State::Draining(attempt)) = &mut self.state else { return };
         let shape = &self.config.shape;
-        // Sinks that gather rows let epochs wait on purpose.
-        let at_once = |sink: SinkId| shape.sinks.iter().any(|s| s.id == sink && s.commit_interval_ms.is_none());
-        let publishing = shape.sink_tasks(self.parallelism).filter(|(sink, _)| at_once(*sink));
-        let held = attempt.held_up(now, shape.tasks(self.parallelism), publishing);
+        let gathers = |sink: SinkId| shape.sinks.iter().any(|s| s.id == sink && s.commit_interval_ms.is_some());
+        let sinks = shape.sink_tasks(self.parallelism).map(|(sink, task)| (sink, task, gathers(sink)));
+        let held = attempt.held_up(now, shape.tasks(self.parallelism), sinks);
         out.extend(held.map(|held| Command::Report(Report::HeldUp(held))));
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use millstream_plan::{SourceId, SplitId, Watermark};
+use millstream_plan::{Epoch, SinkId, SourceId, SplitId, TaskId, Watermark};
 use millstream_sql::Pipeline;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -227,13 +227,17 @@ impl Teller {
             }
             Report::HeldUp(held) => {
                 let tasks: Vec<String> = held.processing.iter().map(ToString::to_string).collect();
-                let sinks: Vec<String> =
-                    held.publishing.iter().map(|(sink, task)| format!("sink {sink} of task {task}")).collect();
-                let (epoch, seconds) = (held.epoch, held.seconds);
-                match tasks.is_empty() {
-                    false => warn!(%epoch, seconds, tasks = tasks.join(", "), "tasks have not finished an epoch"),
-                    true => warn!(%epoch, seconds, sinks = sinks.join(", "), "sinks have not published an epoch"),
-                }
+                let sink = |((sink, task), epoch): (&(SinkId, TaskId), &Epoch)| {
+                    format!("{sink} of task {task}: epoch {epoch}")
+                };
+                let sinks: Vec<String> = held.publishing.iter().map(sink).collect();
+                warn!(
+                    epoch = %held.epoch,
+                    seconds = held.seconds,
+                    processing = tasks.join(", "),
+                    publishing = sinks.join(", "),
+                    "nothing moves"
+                );
             }
             Report::Voided { from } => warn!(%from, last = %history.last, "epochs are planned again, smaller"),
         }
