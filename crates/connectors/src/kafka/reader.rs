@@ -1,8 +1,10 @@
 //! Reads planned ranges: exactly the records with `from <= offset < to`, whatever the broker's fetches look like.
 //!
 //! Offsets have gaps (transaction markers, aborted records, compaction), so a range is done when one of these says that
-//! nothing of it can come any more: a record at or after `to`, which is kept for the next range; the consumer's position, which
-//! also passes markers; or the end-of-partition notice, which also covers what compaction has removed at the tail.
+//! nothing of it can come any more: a record at or after `to`, which is kept for the next range; or the end-of-partition notice, which
+//! also covers markers and what compaction has removed at the tail. It comes once for each end, so the last one is remembered. The library's
+//! own position is of no use: after a notice in a batch it is one too far (`rd_kafka_q_serve_rkmessages` of 2.12 adds one to the
+//! offset of everything in the batch), which would pass over a record that has not come yet.
 //!
 //! Batches are cut after [`BATCH_RECORDS`] records or [`BATCH_BYTES`] of values, counted from `range.from`, so they do not
 //! depend on fetches. Values are decoded straight from the library's memory, which is freed when the batch is.
@@ -10,7 +12,8 @@
 //! A record without a value (a tombstone) has no rows to give; it is a bad record with that reason.
 //!
 //! While the broker is away the library reconnects by itself and `poll` answers `Pending`; after `scan.unreachable-timeout` without
-//! any progress of a range it gives up.
+//! any progress of a range it gives up. A planned range is known to be there, so where nothing comes for [`RESTART_AFTER`] the partition is
+//! asked for again: after a restart of the broker the library can be left waiting for an answer that never comes.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +37,8 @@ use crate::{ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, S
 pub(super) const BATCH_RECORDS: usize = 8192;
 /// A batch ends with the record that reaches this many bytes of values.
 const BATCH_BYTES: usize = 16 << 20;
+/// A partition of which nothing has come for so long is asked for again.
+const RESTART_AFTER: Duration = Duration::from_secs(10);
 const TOMBSTONE: &str = "the record has no value (a tombstone)";
 
 /// What the reader needs to know.
@@ -63,9 +68,13 @@ struct Split {
     batch_bytes: usize,
     /// Everything before this offset has been handed out or is in `batch`.
     passed: u64,
+    /// Everything before this offset has been taken over from the library.
+    end: u64,
     /// The range that is being read, or the last one.
     range: (u64, u64),
     progress: Instant,
+    /// When the partition was last asked for.
+    asked: Instant,
     fetch: Fetch,
 }
 
@@ -171,8 +180,10 @@ impl KafkaReader {
             batch: fetch.messages(0),
             batch_bytes: 0,
             passed: range.from,
+            end: 0,
             range: now,
             progress: Instant::now(),
+            asked: Instant::now(),
             fetch,
         };
         self.splits.insert(range.split.clone(), split);
@@ -216,6 +227,9 @@ impl SourceReader for KafkaReader {
                         waited.as_secs()
                     )));
                 }
+                if checked && waited.min(split.asked.elapsed()) > RESTART_AFTER {
+                    split.ask_again(waited)?;
+                }
                 Ok(SourcePoll::Pending)
             }
         }
@@ -258,22 +272,34 @@ impl Split {
             if more {
                 self.progress = Instant::now();
             }
-            let mut end = None;
             for notice in notices.drain(..) {
                 match notice {
-                    Notice::End(offset) => end = Some(offset),
+                    Notice::End(offset) => self.end = offset,
                     Notice::Error(code, message) => self.handle(code, &message, range, reading)?,
                 }
             }
-            // Everything before these has been taken over, so it counts only when no earlier record waits.
+            // Taken over is not yet handed out, so it counts only when no earlier record waits.
             if self.fetch.next().is_none() {
-                let position = self.fetch.position().into_iter().chain(end).max();
-                self.passed = self.passed.max(position.unwrap_or(0));
+                self.passed = self.passed.max(self.end);
                 if self.passed < range.to && !more {
                     return Ok(Step::Waiting);
                 }
             }
         }
+    }
+
+    /// Drops the request for this partition and makes a new one. What is in the batch stays.
+    fn ask_again(&mut self, waited: Duration) -> Result<(), ConnectorError> {
+        let Partition { topic, index } = &self.partition;
+        tracing::warn!(
+            topic,
+            partition = index,
+            offset = self.passed,
+            seconds = waited.as_secs(),
+            "nothing comes from a partition that holds more; asking again"
+        );
+        self.asked = Instant::now();
+        self.fetch.restart_at(self.passed).map_err(|e| creation_error(&e))
     }
 
     fn handle(
