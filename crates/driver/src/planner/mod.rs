@@ -329,7 +329,7 @@ impl Planner {
             .collect();
         let last = self.mode == Mode::Continuous
             && !self.shape.sources.is_empty()
-            && self.sources.values().all(|s| s.complete && s.available() == 0)
+            && self.shape.sources.iter().all(|s| self.has_ended(s))
             && sources.iter().all(|s| s.ranges.is_empty());
         let mut plan =
             EpochPlan { epoch: self.history.last.next(), now_ms, sources, checkpoint: false, flush: false, last };
@@ -339,6 +339,16 @@ impl Planner {
         plan.flush = plan.checkpoint || self.flush_due(&plan, now);
         self.record_starts(&mut plan);
         plan
+    }
+
+    /// Nothing more will be read of it. Side tables that are refreshed end with the others.
+    pub(super) fn has_ended(&self, source: &SourceShape) -> bool {
+        let is_read = |id: SourceId| self.sources.get(&id).is_some_and(|view| view.complete && view.available() == 0);
+        if source.side != Some(Side::Refreshed) {
+            return is_read(source.id);
+        }
+        self.sources.get(&source.id).is_some_and(|view| view.discovered && view.available() == 0)
+            && self.shape.sources.iter().all(|s| s.side == Some(Side::Refreshed) || is_read(s.id))
     }
 
     /// Writes down where splits start that have no planned position yet, as empty ranges: after a restart an enumerator cannot tell a

@@ -278,6 +278,17 @@ fn side_tables_are_read_first_and_in_epochs_of_their_own() {
 }
 
 #[test]
+fn a_refreshed_side_table_ends_with_the_others() {
+    let mut p = planner(with_side(Side::Refreshed), PlanOptions::default());
+    p.available(SourceId(0), &discovery(&[("a", 10)], true), 0);
+    p.available(SourceId(1), &discovery(&[("x", 1)], false), 0);
+    assert_eq!(both(&plan(p.next(10, FREE))), [vec![], vec!["x"]]);
+    assert_eq!(both(&plan(p.next(20, FREE))), [vec!["a"], vec![]]);
+    let last = plan(p.next(30, FREE));
+    assert!(last.last && last.sources.iter().all(|s| s.watermark == Watermark::MAX), "{last:?}");
+}
+
+#[test]
 fn an_empty_side_table_holds_nothing_up() {
     let mut p = planner(with_side(Side::Whole), PlanOptions { trigger: Trigger::Once, ..PlanOptions::default() });
     p.available(SourceId(0), &discovery(&[("a", 10)], false), 0);
