@@ -79,6 +79,7 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
         | NodeKind::Expand(_)
         | NodeKind::PartialGroupAggregate(_)
         | NodeKind::Union
+        | NodeKind::Unnest(_)
         | NodeKind::LocalRank(_)
         | NodeKind::Sink(_) => ("the query".to_owned(), Vec::new()),
     }

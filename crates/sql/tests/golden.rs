@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_dataflow::graph::{Exchange, Graph, Node, NodeKind, OverFunction, WindowOf};
+use millstream_dataflow::graph::{Exchange, Graph, Meets, Node, NodeKind, OverFunction, WindowOf};
 use millstream_sql::{explain, plan};
 
 fn folder() -> PathBuf {
@@ -182,7 +182,12 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
         NodeKind::Join(join) => {
             for (side, (from, own)) in node.inputs.iter().zip(&join.inputs).enumerate() {
                 assert_eq!(graph.node(from.from).output.schema, own.schema, "{name}: side {side}");
-                assert_eq!(from.exchange, Exchange::Hash { columns: own.keys.clone() }, "{name}: side {side}");
+                let exchange = match (&join.meets, side) {
+                    (Meets::Known { .. }, 0) => Exchange::Forward,
+                    (Meets::Known { .. }, _) => Exchange::Broadcast,
+                    _ => Exchange::Hash { columns: own.keys.clone() },
+                };
+                assert_eq!(from.exchange, exchange, "{name}: side {side}");
                 let times = own.retention.iter().map(|r| own.schema.field(r.column).data_type());
                 assert!(times.into_iter().all(|t| matches!(t, DataType::Timestamp(..))), "{name}: side {side}");
             }
@@ -195,6 +200,15 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             let width: usize = join.inputs[..sides].iter().map(|i| i.schema.fields().len()).sum();
             assert_eq!(output.fields().len(), width, "{name}");
             assert_eq!(node.output.append_only, join.append_only(), "{name}");
+        }
+        NodeKind::Unnest(unnest) => {
+            for (i, (from, to)) in input().fields().iter().zip(output.fields()).enumerate() {
+                let element = match from.data_type() {
+                    DataType::List(element) if unnest.lists.contains(&i) => element.data_type(),
+                    own => own,
+                };
+                assert_eq!(element, to.data_type(), "{name}: column {i}");
+            }
         }
         NodeKind::Expand(expand) => {
             let width = input().fields().len();

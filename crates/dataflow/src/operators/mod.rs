@@ -19,6 +19,7 @@ mod partial;
 mod rank;
 mod session;
 mod union;
+mod unnest;
 
 use millstream_plan::{EpochPlan, OperatorId, Watermark};
 
@@ -156,6 +157,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         NodeKind::Expand(expand) => Some(Box::new(expand::ExpandOperator::new(id, expand, node.output.schema.clone()))),
         NodeKind::PartialGroupAggregate(spec) => Some(group::first_half(id, spec)?),
         NodeKind::GroupAggregate(spec) => Some(group::second_half(id, spec, node.output.append_only)?),
+        NodeKind::Unnest(unnest) => Some(Box::new(unnest::UnnestOperator::new(id, unnest, node.output.schema.clone()))),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
         NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::LocalRank(spec) => {

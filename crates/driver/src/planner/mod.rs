@@ -9,6 +9,12 @@
 //! A budget of rows (see `size`) that grows while epochs are full and quick, shared between sources and splits in proportion to
 //! what they hold, so that splits which hold the same stretch of time reach its end together.
 //!
+//! # Side tables
+//! An epoch reads either side tables or others, never both, and side tables come first: nothing else is read before all of them have been listed,
+//! or while one has something to read. So a row that looks something up meets exactly what was planned in earlier epochs, which is in
+//! the chain, and a replay repeats it. A side table that is read whole is closed when the first other range is planned: what is found
+//! later, after a restart, is not read.
+//!
 //! # Watermarks
 //! Per source the minimum over its splits of the newest watermark that their rows gave (`watermark`); it never goes back.
 //!
@@ -31,7 +37,7 @@ use millstream_plan::{Epoch, EpochPlan, OperatorId, SourceId, SourcePlan, SplitI
 use millstream_protocol::messages::{OperatorReport, SplitReport};
 
 use crate::chain::History;
-use crate::shape::{Millis, PipelineShape, TimerDomain};
+use crate::shape::{Millis, PipelineShape, Side, SourceShape, TimerDomain};
 pub use options::{PlanOptions, Trigger};
 use size::Size;
 use view::SourceView;
@@ -204,9 +210,22 @@ impl Planner {
     /// Takes in what can be read.
     pub fn available(&mut self, source: SourceId, discovery: &Discovery, now: Millis) {
         let freeze = self.mode == Mode::Available;
-        if let Some(view) = self.sources.get_mut(&source) {
-            view.discover(discovery, self.parallelism, freeze, now);
+        let side = self.shape.sources.iter().find(|s| s.id == source).and_then(|s| s.side);
+        let is_closed = side == Some(Side::Whole) && self.has_begun();
+        // One task reads all files of a side table: which row is the last of its key is a question of their order.
+        let readers = if side.is_some() { 1 } else { self.parallelism };
+        let Some(view) = self.sources.get_mut(&source) else { return };
+        match is_closed {
+            true => view.discover(&view.only_known(discovery), readers, freeze, now),
+            false => view.discover(discovery, readers, freeze, now),
         }
+    }
+
+    /// Some range of a table that is not a side table has been planned.
+    fn has_begun(&self) -> bool {
+        let sides = |id: &SourceId| self.shape.sources.iter().any(|s| s.id == *id && s.side.is_some());
+        let mut others = self.history.sources.iter().filter(|(id, _)| !sides(id));
+        others.any(|(_, source)| source.splits.values().any(|split| split.next > split.start))
     }
 
     /// Takes in what a task says about the splits it read and the timers it has.
@@ -310,7 +329,7 @@ impl Planner {
             .collect();
         let last = self.mode == Mode::Continuous
             && !self.shape.sources.is_empty()
-            && self.sources.values().all(|s| s.complete && s.available() == 0)
+            && self.shape.sources.iter().all(|s| self.has_ended(s))
             && sources.iter().all(|s| s.ranges.is_empty());
         let mut plan =
             EpochPlan { epoch: self.history.last.next(), now_ms, sources, checkpoint: false, flush: false, last };
@@ -320,6 +339,16 @@ impl Planner {
         plan.flush = plan.checkpoint || self.flush_due(&plan, now);
         self.record_starts(&mut plan);
         plan
+    }
+
+    /// Nothing more will be read of it. Side tables that are refreshed end with the others.
+    pub(super) fn has_ended(&self, source: &SourceShape) -> bool {
+        let is_read = |id: SourceId| self.sources.get(&id).is_some_and(|view| view.complete && view.available() == 0);
+        if source.side != Some(Side::Refreshed) {
+            return is_read(source.id);
+        }
+        self.sources.get(&source.id).is_some_and(|view| view.discovered && view.available() == 0)
+            && self.shape.sources.iter().all(|s| s.side == Some(Side::Refreshed) || is_read(s.id))
     }
 
     /// Writes down where splits start that have no planned position yet, as empty ranges: after a restart an enumerator cannot tell a
@@ -371,9 +400,16 @@ impl Planner {
             self.flush = (plan.epoch, now);
             self.unflushed_bytes = 0;
         }
-        if plan.positions() > 0 && self.options.trigger == Trigger::Once {
+        if plan.positions() > 0 && self.options.trigger == Trigger::Once && !self.reads_sides(plan) {
             self.mode = Mode::Finishing;
         }
+    }
+
+    /// The epoch is one of side tables, and the others still have something to read.
+    fn reads_sides(&self, plan: &EpochPlan) -> bool {
+        let reads = |s: &SourceShape| plan.sources.iter().any(|p| p.source == s.id && !p.ranges.is_empty());
+        let waits = |s: &SourceShape| self.sources.get(&s.id).is_some_and(|view| view.available() > 0);
+        self.shape.sources.iter().any(|s| s.side.is_some() && reads(s)) && self.shape.sources.iter().any(waits)
     }
 
     fn is_complete(&self) -> bool {

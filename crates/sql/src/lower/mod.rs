@@ -7,10 +7,12 @@
 mod aggregate;
 mod calc;
 mod join;
+mod lookup;
 mod over;
 mod rank;
 mod rel;
 mod source;
+mod unnest;
 mod updating;
 
 pub(crate) use join::time_pairs;
@@ -38,6 +40,7 @@ use crate::catalog::Catalog;
 use crate::changelog::{self, Takes};
 use crate::error::{Mistake, Result};
 use crate::uses::Uses;
+use crate::versions::versions;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
 use crate::{lex, types};
 
@@ -61,6 +64,8 @@ pub(crate) struct Lowering<'a> {
     pub sources: Vec<SourceSpec>,
     by_table: BTreeMap<String, (OperatorId, SourceId)>,
     props: ExecutionProps,
+    /// The table at hand is joined as of a time.
+    in_versions: bool,
     /// Of the statement at hand, to say where a mistake stands.
     tokens: &'a [TokenWithSpan],
 }
@@ -85,6 +90,7 @@ impl<'a> Lowering<'a> {
             sources: Vec::new(),
             by_table: BTreeMap::new(),
             props,
+            in_versions: false,
             tokens: &[],
         }
     }
@@ -134,6 +140,7 @@ impl<'a> Lowering<'a> {
         if let NodeKind::Calc(_)
         | NodeKind::WindowAssign(_)
         | NodeKind::Expand(_)
+        | NodeKind::Unnest(_)
         | NodeKind::Union
         | NodeKind::Sink(_) = &kind
         {
@@ -184,7 +191,10 @@ impl<'a> Lowering<'a> {
                     let rel = self.lower(&window.input)?;
                     self.window(rel, window)
                 }
-                None => Err(self.unsupported(extension.node.name(), &[])),
+                None => match versions(plan).filter(|_| self.in_versions) {
+                    Some(versions) => self.lower(&versions.input),
+                    None => Err(self.unsupported("FOR SYSTEM_TIME AS OF in this place", &["SYSTEM_TIME"])),
+                },
             },
             LogicalPlan::Join(node) => self.join(node),
             LogicalPlan::Sort(node) => Err(self.sort(node)),
@@ -195,7 +205,7 @@ impl<'a> Lowering<'a> {
                 let rel = self.lower(&node.input)?;
                 self.over(rel, node)
             }
-            LogicalPlan::Unnest(_) => Err(self.unsupported("UNNEST", &["UNNEST"])),
+            LogicalPlan::Unnest(node) => self.unnest(node),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
                 Err(self.unsupported("a query without a table", &[]))
             }

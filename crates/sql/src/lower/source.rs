@@ -114,8 +114,16 @@ impl Lowering<'_> {
             prefilter: prefilter.as_ref().map(accept),
             parallelism: self.parallelism,
         };
-        let node =
-            SourceNode { source: id, table: table.name.text.clone(), decoded, metadata, prefilter, columns, watermark };
+        let node = SourceNode {
+            source: id,
+            table: table.name.text.clone(),
+            decoded,
+            metadata,
+            prefilter,
+            columns,
+            watermark,
+            side: None,
+        };
         let mut output = edge(Arc::new(Schema::new(fields)), &roles, None);
         if let Some(key) = self.catalog.changing.get(&table.name.text) {
             output.append_only = false;

@@ -98,6 +98,17 @@ impl Feed {
         Self { rows, changes: changes.clone(), epochs, watermarks, batch_rows }
     }
 
+    /// The same rows in these of `count` epochs.
+    pub fn spread(self, own: &[usize], count: usize) -> Self {
+        let mut epochs = vec![Vec::new(); count];
+        let mut watermarks = vec![i64::MIN; count];
+        for ((at, events), watermark) in own.iter().zip(self.epochs).zip(&self.watermarks) {
+            epochs[*at] = events;
+            watermarks[*at..].fill(*watermark);
+        }
+        Self { epochs, watermarks, ..self }
+    }
+
     /// The batches that source task `task` gives in an epoch.
     pub fn batches(&self, node: &Node, source: &SourceNode, epoch: usize, task: u16) -> Vec<DeltaBatch> {
         let events: Vec<&Event> = self.epochs[epoch].iter().filter(|e| e.task == task).collect();

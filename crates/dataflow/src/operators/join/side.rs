@@ -6,11 +6,12 @@
 //!
 //! A side whose input takes rows back has one row per distinct content, with a weight, and finds it by a hash of its row encoding.
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array, new_empty_array};
 use arrow::compute::{interleave, take};
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::{DataFusionError, Result};
 use hashbrown::HashTable;
@@ -349,6 +350,14 @@ impl Side {
         gathered.collect()
     }
 
+    /// The same as a batch of these columns.
+    pub fn rows(&self, ids: &[u64], columns: &[usize]) -> Result<RecordBatch> {
+        let fields: Vec<_> = columns.iter().map(|c| self.schema.field(*c).clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(ids.len()));
+        let schema = Arc::new(Schema::new(fields));
+        Ok(RecordBatch::try_new_with_options(schema, self.gather(ids, columns)?, &options)?)
+    }
+
     /// Live ids of a part, ascending.
     pub fn ids_of(&self, part: &Part) -> impl Iterator<Item = u64> + '_ {
         (part.first..part.end).filter(|id| self.is_live(*id))
@@ -546,11 +555,7 @@ impl Side {
         };
         let loc: Vec<u64> = live.iter().map(|id| self.loc[self.at(*id)]).collect();
         let slots = live.chunks(1 << 16).map(|ids| {
-            let columns = self.gather(ids, &self.keys)?;
-            let fields: Vec<_> = self.keys.iter().map(|k| self.schema.field(*k).clone()).collect();
-            let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(ids.len()));
-            let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
-            let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+            let rows = self.rows(ids, &self.keys)?;
             keys.slots(&rows, &(0..self.keys.len()).collect::<Vec<_>>())
         });
         let slots = slots.collect::<Result<Vec<_>>>()?.concat();
