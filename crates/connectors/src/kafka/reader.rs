@@ -334,10 +334,12 @@ impl Reading {
         table: &Arc<str>,
         messages: Messages,
     ) -> Result<SourceBatch, ConnectorError> {
-        let bytes = (0..messages.len()).filter_map(|i| messages.value(i)).map(|v| v.len() as u64).sum();
+        let mut bytes = 0;
         let decoded = match &mut self.records {
-            Records::Values { decoder, skip_tombstones } => values(&mut **decoder, *skip_tombstones, &messages),
-            Records::Upserts(upserts) => upserts.decode(&messages),
+            Records::Values { decoder, skip_tombstones } => {
+                values(&mut **decoder, *skip_tombstones, &messages, &mut bytes)
+            }
+            Records::Upserts(upserts) => upserts.decode(&messages, &mut bytes),
         };
         let Decoded { rows, weights, origin, bad } = decoded.map_err(|e| {
             ConnectorError::Fatal(format!("topic '{}' partition {}: {e}", partition.topic, partition.index))
@@ -388,8 +390,13 @@ impl Reading {
     }
 }
 
-/// Decodes the values of messages.
-fn values(decoder: &mut dyn Decoder, skip_tombstones: bool, messages: &Messages) -> Result<Decoded, FormatError> {
+/// Decodes the values of messages and counts their bytes.
+fn values(
+    decoder: &mut dyn Decoder,
+    skip_tombstones: bool,
+    messages: &Messages,
+    bytes: &mut u64,
+) -> Result<Decoded, FormatError> {
     let mut values = Vec::with_capacity(messages.len());
     // Index of the message of each value; empty as long as every message has a value.
     let mut with_value: Vec<u32> = Vec::new();
@@ -397,6 +404,7 @@ fn values(decoder: &mut dyn Decoder, skip_tombstones: bool, messages: &Messages)
     for i in 0..messages.len() {
         match messages.value(i) {
             Some(value) => {
+                *bytes += value.len() as u64;
                 if !tombstones.is_empty() {
                     with_value.push(i as u32);
                 }

@@ -79,8 +79,8 @@ impl Upserts {
         })
     }
 
-    /// Rows with 1 for one that takes its key's place and -1 for a deletion.
-    pub(super) fn decode(&mut self, messages: &Messages) -> Result<Decoded, FormatError> {
+    /// Rows with 1 for one that takes its key's place and -1 for a deletion. Counts the bytes of values.
+    pub(super) fn decode(&mut self, messages: &Messages, bytes: &mut u64) -> Result<Decoded, FormatError> {
         let mut bad = Vec::new();
         // Messages with a key, then those of them with a value.
         let (mut keyed, mut keys) = (Vec::new(), Vec::new());
@@ -103,6 +103,7 @@ impl Upserts {
             let message = keyed[*origin as usize];
             let value = messages.value(message as usize);
             if let Some(value) = value {
+                *bytes += value.len() as u64;
                 valued.push(rows.len());
                 values.push(value);
             }
