@@ -42,7 +42,7 @@ use self::encoder::KafkaEncoder;
 use self::enumerator::{KafkaEnumerator, Scan};
 use self::options::{KEY_OPTIONS, SINK_OPTIONS, SOURCE_OPTIONS};
 use self::reader::{KafkaReader, Reading, Records, batch_schema};
-use self::target::{Guarantee, Target};
+use self::target::{Guarantee, Partitioner, Target};
 use self::upserts::Upserts;
 use crate::registry::{BadRecords, Changes, RECORD_OPTIONS, Reads, TableForm};
 use crate::{
@@ -133,6 +133,9 @@ fn check(table: &str, format: &FormatOptions, has_key: bool, named_upsert: bool)
     Ok(())
 }
 
+/// A topic whose records compaction leaves alone for so long can be replayed after most interruptions.
+const SAFE_LAG: Duration = Duration::from_secs(3600);
+
 struct KafkaSource {
     spec: SourceSpec,
     format: FormatOptions,
@@ -192,9 +195,41 @@ impl KafkaSource {
     }
 }
 
+impl KafkaSource {
+    /// A replay must find the records that it replays.
+    fn check_compaction(&self) -> Result<(), ConnectorError> {
+        let Topics::Named(names) = &self.topics else { return Ok(()) };
+        if self.spec.key.is_empty() || self.format.kind.is_changelog() {
+            return Ok(());
+        }
+        let table = &self.spec.table;
+        for topic in names {
+            let Some(lag) = admin::compaction_lag(&self.config, topic).filter(|lag| *lag < SAFE_LAG) else { continue };
+            if !self.spec.options.is_true("scan.compacted") {
+                return Err(ConnectorError::user(
+                    format!(
+                        "table '{table}' says 'scan.compacted' = 'false', but topic '{topic}' is compacted, with min.compaction.lag.ms = {}",
+                        lag.as_millis()
+                    ),
+                    "set the topic's min.compaction.lag.ms to longer than the pipeline may be down, an hour at least",
+                ));
+            }
+            tracing::warn!(
+                topic,
+                table,
+                "the topic is compacted with min.compaction.lag.ms = {}: after the pipeline was down for longer, results that aggregate the \
+                 table may be of records that are gone until their group changes next",
+                lag.as_millis()
+            );
+        }
+        Ok(())
+    }
+}
+
 impl SourceFactory for KafkaSource {
     fn enumerator(&self) -> Result<Box<dyn SplitEnumerator>, ConnectorError> {
         let options = &self.spec.options;
+        self.check_compaction()?;
         let latest = options.passed.get("auto.offset.reset").is_some_and(|v| v.eq_ignore_ascii_case("latest"));
         let scan = Scan {
             table: self.spec.table.clone(),
@@ -235,6 +270,12 @@ fn sink(spec: SinkSpec, named_upsert: bool) -> Result<Box<dyn SinkFactory>, Conn
         (false, true) => Writes::Append,
     };
     let target = Arc::new(Target::new(&spec)?);
+    if !spec.primary_key.is_empty() && matches!(target.partitioner, Partitioner::RoundRobin | Partitioner::Any) {
+        return Err(ConnectorError::user(
+            format!("table '{}': 'sink.partitioner' would spread the records of a key over partitions", spec.table),
+            "leave it out, so that the key decides",
+        ));
+    }
     let sink = KafkaSink { spec, format, writes, target };
     sink.encoder(0)?;
     Ok(Box::new(sink))

@@ -79,6 +79,33 @@ fn a_record_takes_the_place_of_the_one_with_its_key() {
 }
 
 #[test]
+fn a_topic_that_is_said_to_keep_its_records_must_do_so() {
+    let broker = Broker::shared();
+    let compacted = broker.topic("compacted", 1, &[("cleanup.policy", "compact")]);
+    let patient = [("cleanup.policy", "compact,delete"), ("min.compaction.lag.ms", "86400000")];
+    let (patient, kept) = (broker.topic("patient", 1, &patient), broker.topic("kept", 1, &[]));
+    let open = |topic: &str, given: &[(&str, &str)]| {
+        let spec = spec(broker, &[given, &[("topic", topic)]].concat());
+        let source = (connector("kafka").unwrap().source)(spec).unwrap();
+        source.enumerator().map(|_| ()).map_err(|e| e.to_string())
+    };
+    let says_no = [("scan.compacted", "false")];
+    let message = open(&compacted, &says_no).unwrap_err();
+    assert!(message.contains("is compacted, with min.compaction.lag.ms = 0"), "{message}");
+    for (topic, given) in [(&compacted, &[][..]), (&patient, &says_no), (&kept, &says_no)] {
+        assert_eq!(open(topic, given), Ok(()));
+    }
+}
+
+#[test]
+fn the_records_of_a_key_stay_together() {
+    let mut spec = Broker::shared().sink_spec("together", &[("topic", "t"), ("sink.partitioner", "round-robin")]);
+    spec.primary_key = vec![0];
+    let error = (connector("kafka").unwrap().sink)(spec).err().unwrap().to_string();
+    assert!(error.contains("would spread the records of a key"), "{error}");
+}
+
+#[test]
 fn keys_of_another_format_and_under_other_names() {
     let broker = Broker::shared();
     let topic = broker.topic("raw-keys", 1, &[]);
