@@ -247,7 +247,7 @@ impl Build<'_> {
                 NodeKind::Source(source) => {
                     let spec = &self.pipeline.sources[usize::from(source.source.0)];
                     let reader = (named(spec.options.text("connector"))?.source)(spec.clone())?.reader(id.index)?;
-                    sources.push(SourceInput::new(node.id, source, node.output.schema.clone(), reader, id.index));
+                    sources.push(SourceInput::new(node.id, source, &node.output, reader, id.index));
                     let encoder = DeadLetterEncoder::new(&source.table, id.index);
                     dead_letters.push(DeadLetterOutput { source: source.source, encoder });
                 }

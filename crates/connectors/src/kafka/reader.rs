@@ -9,7 +9,8 @@
 //! Batches are cut after [`BATCH_RECORDS`] records or [`BATCH_BYTES`] of values, counted from `range.from`, so they do not
 //! depend on fetches. Values are decoded straight from the library's memory, which is freed when the batch is.
 //!
-//! A record without a value (a tombstone) has no rows to give; it is a bad record with that reason.
+//! A record without a value (a tombstone) has no rows to give: it is a bad record with that reason, unless the table has a key (see
+//! [`upserts`](super::upserts)) or its records are changes.
 //!
 //! While the broker is away the library reconnects by itself and `poll` answers `Pending`; after `scan.unreachable-timeout` without
 //! any progress of a range it gives up. A planned range is known to be there, so where nothing comes for [`RESTART_AFTER`] the partition is
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use millstream_formats::{Decoded, Decoder};
+use millstream_formats::{BadMessage, Decoded, Decoder, FormatError};
 use millstream_plan::{SplitId, SplitRange};
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
@@ -30,6 +31,7 @@ use super::client::{creation_error, topic_error};
 use super::columns::Columns;
 use super::native::describe::Describing;
 use super::native::fetch::{Fetch, Fetcher, Messages, Notice};
+use super::upserts::Upserts;
 use crate::registry::BadRecords;
 use crate::{ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, SourcePoll, SourceReader};
 
@@ -44,12 +46,18 @@ const TOMBSTONE: &str = "the record has no value (a tombstone)";
 /// What the reader needs to know.
 pub(super) struct Reading {
     pub table: String,
-    pub decoder: Box<dyn Decoder>,
+    pub records: Records,
     pub schema: SchemaRef,
     pub columns: Columns,
     pub bad: BadRecords,
     pub fail_on_data_loss: bool,
     pub give_up_after: Duration,
+}
+
+/// How records become rows.
+pub(super) enum Records {
+    Values { decoder: Box<dyn Decoder>, skip_tombstones: bool },
+    Upserts(Upserts),
 }
 
 /// The reader of one source task.
@@ -352,39 +360,16 @@ impl Reading {
         table: &Arc<str>,
         messages: Messages,
     ) -> Result<SourceBatch, ConnectorError> {
-        let mut values = Vec::with_capacity(messages.len());
-        // Index of the message of each value; empty as long as every message has a value.
-        let mut with_value: Vec<u32> = Vec::new();
-        let mut bad: Vec<(u32, String)> = Vec::new();
         let mut bytes = 0;
-        for i in 0..messages.len() {
-            match messages.value(i) {
-                Some(value) => {
-                    bytes += value.len() as u64;
-                    if !bad.is_empty() {
-                        with_value.push(i as u32);
-                    }
-                    values.push(value);
-                }
-                None => {
-                    if bad.is_empty() {
-                        with_value.extend(0..i as u32);
-                    }
-                    bad.push((i as u32, TOMBSTONE.to_owned()));
-                }
+        let decoded = match &mut self.records {
+            Records::Values { decoder, skip_tombstones } => {
+                values(&mut **decoder, *skip_tombstones, &messages, &mut bytes)
             }
-        }
-        let tombstones = !bad.is_empty();
-        let message_of = |value: u32| if tombstones { with_value[value as usize] } else { value };
-        let Decoded { rows, mut origin, bad: undecodable } = self.decoder.decode(&values).map_err(|e| {
+            Records::Upserts(upserts) => upserts.decode(&messages, &mut bytes),
+        };
+        let Decoded { rows, weights, origin, bad } = decoded.map_err(|e| {
             ConnectorError::Fatal(format!("topic '{}' partition {}: {e}", partition.topic, partition.index))
         })?;
-        if tombstones {
-            origin.iter_mut().for_each(|o| *o = message_of(*o));
-        }
-        bad.extend(undecodable.into_iter().map(|b| (message_of(b.message), b.reason)));
-        bad.sort_by_key(|(message, _)| *message);
-
         let mut columns = rows.columns().to_vec();
         columns.extend(self.columns.build(partition, &messages, &origin)?);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
@@ -394,7 +379,7 @@ impl Reading {
         let records = messages.len() as u64;
         let source = KafkaOrigin { table: Arc::clone(table), split: split.clone(), rows: origin, messages };
         let (bad_count, bad) = self.judge(partition, &source, bad)?;
-        Ok(SourceBatch { rows, bad, bad_count, records, bytes, origin: Box::new(source) })
+        Ok(SourceBatch { rows, weights, bad, bad_count, records, bytes, origin: Box::new(source) })
     }
 
     /// What becomes of bad records, as the user wants it.
@@ -402,14 +387,14 @@ impl Reading {
         &self,
         partition: &Partition,
         source: &KafkaOrigin,
-        bad: Vec<(u32, String)>,
+        bad: Vec<BadMessage>,
     ) -> Result<(u64, Vec<DeadLetter>), ConnectorError> {
         let count = bad.len() as u64;
         match self.bad {
             BadRecords::Drop => Ok((count, Vec::new())),
             BadRecords::Fail => match bad.first() {
                 None => Ok((0, Vec::new())),
-                Some((message, reason)) => Err(ConnectorError::user(
+                Some(BadMessage { message, reason }) => Err(ConnectorError::user(
                     format!(
                         "bad record in topic '{}' partition {} at offset {}: {reason}",
                         partition.topic,
@@ -423,12 +408,54 @@ impl Reading {
             BadRecords::DeadLetter | BadRecords::Null => {
                 let letters = bad
                     .into_iter()
-                    .map(|(m, reason)| source.letter(m as usize, DeadLetterReason::Bad, reason))
+                    .map(|b| source.letter(b.message as usize, DeadLetterReason::Bad, b.reason))
                     .collect();
                 Ok((count, letters))
             }
         }
     }
+}
+
+/// Decodes the values of messages and counts their bytes.
+fn values(
+    decoder: &mut dyn Decoder,
+    skip_tombstones: bool,
+    messages: &Messages,
+    bytes: &mut u64,
+) -> Result<Decoded, FormatError> {
+    let mut values = Vec::with_capacity(messages.len());
+    // Index of the message of each value; empty as long as every message has a value.
+    let mut with_value: Vec<u32> = Vec::new();
+    let mut tombstones: Vec<u32> = Vec::new();
+    for i in 0..messages.len() {
+        match messages.value(i) {
+            Some(value) => {
+                *bytes += value.len() as u64;
+                if !tombstones.is_empty() {
+                    with_value.push(i as u32);
+                }
+                values.push(value);
+            }
+            None => {
+                if tombstones.is_empty() {
+                    with_value.extend(0..i as u32);
+                }
+                tombstones.push(i as u32);
+            }
+        }
+    }
+    let mut decoded = decoder.decode(&values)?;
+    if tombstones.is_empty() {
+        return Ok(decoded);
+    }
+    decoded.origin.iter_mut().for_each(|o| *o = with_value[*o as usize]);
+    decoded.bad.iter_mut().for_each(|b| b.message = with_value[b.message as usize]);
+    if !skip_tombstones {
+        let bad = |message| BadMessage { message, reason: TOMBSTONE.to_owned() };
+        decoded.bad.extend(tombstones.into_iter().map(bad));
+        decoded.bad.sort_by_key(|b| b.message);
+    }
+    Ok(decoded)
 }
 
 /// Schema of the reader's batches.

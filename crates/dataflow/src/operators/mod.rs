@@ -13,6 +13,7 @@ mod expand;
 mod group;
 mod groups;
 mod join;
+mod keyed;
 mod ordered;
 mod over;
 mod partial;
@@ -165,6 +166,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         }
         NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::Keyed(spec) => Some(Box::new(keyed::KeyedOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
 
