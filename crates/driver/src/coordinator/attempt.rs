@@ -46,6 +46,7 @@ pub(super) struct Flight {
     pub(super) operators: BTreeMap<OperatorId, OperatorReport>,
     pub(super) busy_micros: u64,
     pub(super) output_bytes: u64,
+    pub(super) unsealed_bytes: u64,
     pub(super) published_rows: u64,
     pub(super) published_bytes: u64,
 }
@@ -73,6 +74,11 @@ impl Attempt {
             uploads: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
         }
+    }
+
+    /// How many executors run tasks.
+    pub(super) fn executors(&self) -> usize {
+        self.placement.values().collect::<BTreeSet<_>>().len()
     }
 
     /// True if the executor runs tasks.
@@ -124,6 +130,7 @@ impl Attempt {
         }
         flight.busy_micros += done.busy_micros;
         flight.output_bytes += done.output_bytes;
+        flight.unsealed_bytes += done.unsealed_bytes;
         flight.complete = flight.done.len() == tasks;
         if flight.complete {
             self.done = self.done.max(done.epoch);
