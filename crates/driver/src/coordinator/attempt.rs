@@ -64,6 +64,7 @@ pub(super) struct Flight {
     pub(super) operators: BTreeMap<OperatorId, OperatorReport>,
     pub(super) busy_micros: u64,
     pub(super) output_bytes: u64,
+    pub(super) unsealed_bytes: u64,
     pub(super) published_rows: u64,
     pub(super) published_bytes: u64,
 }
@@ -131,6 +132,9 @@ impl Attempt {
         self.held_up = Some((moved, since, waited));
         let epoch = unfinished.map_or(self.done, |(epoch, _)| *epoch);
         Some(HeldUp { epoch, seconds: waited / 1000, processing, publishing })
+    /// How many executors run tasks.
+    pub(super) fn executors(&self) -> usize {
+        self.placement.values().collect::<BTreeSet<_>>().len()
     }
 
     /// True if the executor runs tasks.
@@ -182,6 +186,7 @@ impl Attempt {
         }
         flight.busy_micros += done.busy_micros;
         flight.output_bytes += done.output_bytes;
+        flight.unsealed_bytes += done.unsealed_bytes;
         flight.complete = flight.done.len() == tasks;
         if flight.complete {
             self.done = self.done.max(done.epoch);

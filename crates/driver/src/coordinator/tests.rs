@@ -90,6 +90,7 @@ impl Case {
             operators: Vec::new(),
             busy_micros: 0,
             output_bytes: 0,
+            unsealed_bytes: 0,
         };
         self.say(from, ToDriver::TaskDone(Box::new(done)))
     }
