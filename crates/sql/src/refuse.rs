@@ -1,10 +1,12 @@
 //! What this version cannot run as a stream, refused before planning: one message per construct, with its place and what to
 //! write instead.
+mod forms;
+
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinOperator, ObjectName,
-    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
@@ -35,8 +37,9 @@ const ORDERED: &[&str] = &[
 ];
 
 pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
+    let start = tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start);
     match query.visit(&mut Refuse { tokens, depth: 0 }) {
-        ControlFlow::Break(mistake) => Err(mistake),
+        ControlFlow::Break(mistake) => Err(mistake.or_at(start)),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
@@ -146,6 +149,9 @@ impl Visitor for Refuse<'_> {
         if !query.locks.is_empty() || query.for_clause.is_some() {
             return no(self.keyword(from, &["FOR"]), "FOR", "leave it out");
         }
+        if let Some((word, what, instead)) = forms::query(query) {
+            return no(self.keyword(from, &[word]), what, instead);
+        }
         if !query.pipe_operators.is_empty() {
             return no(from, "the pipe operator", "write the query as SELECT");
         }
@@ -160,14 +166,14 @@ impl Visitor for Refuse<'_> {
         for join in select.from.iter().flat_map(|f| &f.joins) {
             self.join(join)?;
         }
-        if !select.lateral_views.is_empty() {
-            return no(self.keyword(at, &["LATERAL"]), "LATERAL VIEW", "select fields of nested rows by name");
-        }
         if !select.sort_by.is_empty() || !select.cluster_by.is_empty() || !select.distribute_by.is_empty() {
             return no(self.keyword(at, &["SORT", "CLUSTER", "DISTRIBUTE"]), "sorting", "sort what the sink holds");
         }
         if !select.connect_by.is_empty() || select.top.is_some() || select.into.is_some() || select.prewhere.is_some() {
             return no(at, "this form of SELECT", "write SELECT … FROM … WHERE … GROUP BY … HAVING");
+        }
+        if let Some((what, instead)) = forms::select(select) {
+            return no(at, what, instead);
         }
         match &select.group_by {
             GroupByExpr::All(_) => no(self.keyword(at, &["GROUP"]), "GROUP BY ALL", "name the columns"),
@@ -185,14 +191,14 @@ impl Visitor for Refuse<'_> {
         let at = factor.span().start;
         match factor {
             TableFactor::Table { sample: Some(_), .. } => no(at, "TABLESAMPLE", "filter by a hash of a key"),
-            TableFactor::Table { version: Some(_), .. } => {
-                no(at, "FOR SYSTEM_TIME", "join the table as it is: the result follows its changes")
+            TableFactor::Table { version: Some(version), .. }
+                if !matches!(version, TableVersion::ForSystemTimeAsOf(_)) =>
+            {
+                no(at, "a table's version", "write JOIN t FOR SYSTEM_TIME AS OF a.ts AS x ON …")
             }
-            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
-                no(self.keyword(self.start(), &["LATERAL"]), "LATERAL", "select fields of nested rows by name")
-            }
-            TableFactor::UNNEST { .. } => {
-                no(self.keyword(self.start(), &["UNNEST"]), "UNNEST", "select fields of nested rows by name")
+            TableFactor::Function { lateral: true, .. } => {
+                let at = self.keyword(self.start(), &["LATERAL"]);
+                no(at, "LATERAL with a function", "write LATERAL (SELECT …), or CROSS JOIN UNNEST(array)")
             }
             TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
                 no(self.keyword(self.start(), &["PIVOT", "UNPIVOT"]), "PIVOT", "use aggregates with FILTER (WHERE …)")
@@ -204,7 +210,7 @@ impl Visitor for Refuse<'_> {
             TableFactor::NestedJoin { table_with_joins, .. } => {
                 table_with_joins.joins.iter().try_for_each(|join| self.join(join))
             }
-            _ => Flow::Continue(()),
+            other => forms::table(other).map_or(Flow::Continue(()), |(what, instead)| no(at, what, instead)),
         }
     }
 
@@ -237,15 +243,15 @@ impl Visitor for Refuse<'_> {
                     let message = format!("the result of {name} depends on the order of rows");
                     return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
                 }
-                if name == "unnest" || name == "explode" {
-                    return no(at, &name.to_uppercase(), "select fields of nested rows by name");
-                }
                 if ["current_time", "localtime"].contains(&name.as_str()) {
                     return no(at, &name, "use CURRENT_TIMESTAMP or CURRENT_DATE");
                 }
                 self.ordered_by(function, at)
             }
-            _ => Flow::Continue(()),
+            other => {
+                let at = other.span().start;
+                forms::expr(other).map_or(Flow::Continue(()), |(what, instead)| no(at, what, instead))
+            }
         }
     }
 }

@@ -137,7 +137,13 @@ impl Batch {
         Ok(Question { plan, schema })
     }
 
-    /// The rows of a query, in one batch.
+    /// The rows of a query.
+    pub fn query(&mut self, sql: &str) -> RecordBatch {
+        let answer = self.prepare(sql).and_then(|question| self.answer(&question));
+        answer.unwrap_or_else(|e| panic!("{e}\n{sql}"))
+    }
+
+    /// The rows of a planned query, in one batch.
     pub fn answer(&self, question: &Question) -> Result<RecordBatch> {
         for windows in &self.windows {
             let rows = assign(&self.ask(&windows.input)?, &windows.assign, &windows.table);

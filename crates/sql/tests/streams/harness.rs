@@ -31,6 +31,8 @@ pub const NOW_MS: i64 = 1_600_000_000_123;
 /// Any connector that takes every type and is not asked for anything here.
 const SOURCE: &str =
     "'connector' = 'kafka', 'topic' = 't', 'properties.bootstrap.servers' = 'none:1', 'format' = 'json'";
+/// A connector of files.
+const FILES: &str = "'connector' = 'filesystem', 'path' = '/none', 'format' = 'json'";
 /// The hidden column of tables with [`Case::with_now`].
 const NOW: &str = "__now";
 /// A table of the batch: one row with the watermark of each table in a column of its name, in milliseconds.
@@ -77,6 +79,7 @@ pub struct Table {
     schema: SchemaRef,
     pub rows: RecordBatch,
     pub changes: Changes,
+    connector: String,
 }
 
 /// See the module.
@@ -119,7 +122,20 @@ impl Case {
         let schema = physical(columns);
         let rows = RecordBatch::new_empty(schema.clone());
         let (name, columns) = (name.to_owned(), columns.to_owned());
-        self.tables.push(Table { name, columns, schema, rows, changes: Changes::Appended });
+        let connector = SOURCE.to_owned();
+        self.tables.push(Table { name, columns, schema, rows, changes: Changes::Appended, connector });
+        self
+    }
+
+    /// The table just added is read from files, once.
+    pub fn files(mut self) -> Self {
+        self.tables.last_mut().unwrap().connector = format!("{FILES}, 'source.monitor' = 'false'");
+        self
+    }
+
+    /// The table just added is read from files, to which others are added.
+    pub fn growing_files(mut self) -> Self {
+        self.tables.last_mut().unwrap().connector = FILES.to_owned();
         self
     }
 
@@ -137,9 +153,7 @@ impl Case {
     }
 
     fn select(self, sql: &str) -> Self {
-        let mut batch = Batch::new();
-        let question = batch.prepare(sql).unwrap_or_else(|e| panic!("{e}\n{sql}"));
-        let rows = batch.answer(&question).unwrap_or_else(|e| panic!("{e}\n{sql}"));
+        let rows = Batch::new().query(sql);
         let table = self.tables.last().unwrap();
         assert_eq!(rows.num_columns(), table.schema.fields().len(), "table {}: number of columns", table.name);
         let columns = rows.columns().iter().zip(table.schema.fields()).map(|(c, f)| cast(c, f.data_type()).unwrap());
@@ -170,6 +184,17 @@ impl Case {
     /// In the table just added a row takes the place of the one with the same key.
     pub fn keyed(mut self, key: &[&str]) -> Self {
         self.tables.last_mut().unwrap().changes = Changes::Keyed(key.iter().map(|k| (*k).to_owned()).collect());
+        self
+    }
+
+    /// Physical columns of the table just added.
+    pub fn schema(&self) -> SchemaRef {
+        self.tables.last().unwrap().schema.clone()
+    }
+
+    /// The same, but a record is a new row or the key of one that goes: the table has a PRIMARY KEY.
+    pub fn upserts(mut self, key: &[&str]) -> Self {
+        self.tables.last_mut().unwrap().changes = Changes::Upserts(key.iter().map(|k| (*k).to_owned()).collect());
         self
     }
 
@@ -354,7 +379,11 @@ impl Case {
     fn plan(&self, parallelism: u16, columns: &str) -> Result<Pipeline, SqlError> {
         let mut sql = String::new();
         for table in &self.tables {
-            let _ = writeln!(sql, "CREATE TABLE `{}` ({}) WITH ({SOURCE});", table.name, table.columns);
+            let key = match &table.changes {
+                Changes::Upserts(key) => format!(", PRIMARY KEY ({}) NOT ENFORCED", key.join(", ")),
+                Changes::Appended | Changes::Updating | Changes::Keyed(_) => String::new(),
+            };
+            let _ = writeln!(sql, "CREATE TABLE `{}` ({}{key}) WITH ({});", table.name, table.columns, table.connector);
         }
         for (name, query, _) in &self.views {
             let _ = writeln!(sql, "CREATE VIEW `{name}` AS {query};");
@@ -365,7 +394,8 @@ impl Case {
             self.query
         );
         let changing = self.tables.iter().filter_map(|t| match &t.changes {
-            Changes::Appended => None,
+            // What the planner finds out itself.
+            Changes::Appended | Changes::Upserts(_) => None,
             Changes::Updating => Some((t.name.clone(), Vec::new())),
             Changes::Keyed(key) => Some((t.name.clone(), key.clone())),
         });

@@ -12,6 +12,7 @@
 //! | [`nexmark`], [`duckdb`] | the queries of Nexmark, against DataFusion and against DuckDB |
 //! | [`associative`] | splitting an epoch in two leaves the same state |
 //! | [`random`] | random queries over random rows |
+//! | [`found`] | what they found, reduced |
 //! | [`draws`] | seeded random numbers |
 //!
 //! A failure prints the rows that differ, the seed and the command that replays it. `STREAMS_SEEDS=100` tries more seeds per case,
@@ -26,11 +27,15 @@ mod run;
 mod trial;
 
 mod associative;
+mod changelog;
 mod duckdb;
+mod found;
 mod groups;
 mod joins;
 mod linear;
+mod lookup;
 mod nexmark;
 mod random;
 mod rank;
+mod unnest;
 mod windows;

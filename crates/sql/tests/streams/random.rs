@@ -37,7 +37,7 @@ const MUST_RUN: u64 = 80;
 /// Of every 100, at most so many may be beyond the batch.
 const MAY_NOT_BE_JUDGED: u64 = 3;
 /// Sets of tables.
-const TABLES: u64 = 8;
+const TABLES: u64 = 9;
 /// By table: a, b, u.
 const ROWS: [usize; 3] = [40, 20, 24];
 const EPOCHS: usize = 5;
@@ -102,7 +102,11 @@ fn tables(number: u64) -> Case {
         .generated(b_rows, &format!("{k}, {s}, {}", ts(400)))
         .table("u", "id BIGINT, k BIGINT, v DOUBLE, s STRING, b BOOLEAN, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND")
         .generated(u_rows, &format!("i / 3, {k}, {v}, {s}, {b}, {}", ts(350)));
-    if number.is_multiple_of(2) { case.updating() } else { case.keyed(&["id"]) }
+    match number % 3 {
+        0 => case.updating(),
+        1 => case.keyed(&["id"]),
+        _ => case.upserts(&["id"]),
+    }
 }
 
 impl Setting {

@@ -8,7 +8,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use millstream_dataflow::DeltaBatch;
-use millstream_dataflow::graph::NodeKind;
+use millstream_dataflow::graph::{NodeKind, SideTable, SourceNode};
 use millstream_dataflow::times::to_millis;
 use millstream_plan::{Epoch, EpochPlan, OperatorId, SourcePlan, Watermark};
 use millstream_sql::Pipeline;
@@ -50,11 +50,14 @@ impl<'a> Trial<'a> {
     pub fn new(case: &'a Case, judge: &'a Judge, seed: u64, parallelism: u16, pipeline: Pipeline) -> Self {
         let mut draws = Draws::new(seed);
         let epochs = case.min_epochs + draws.below(case.max_epochs - case.min_epochs + 1);
+        let read = turns(&pipeline, epochs, &mut draws);
+        let epochs = read.len();
         let mut feeds = BTreeMap::new();
         for (node, source) in pipeline.graph.sources() {
             let table = case.tables.iter().find(|t| t.name == source.table).unwrap();
-            let feed = Feed::new(source, table.rows.clone(), &table.changes, epochs, parallelism, &mut draws);
-            feeds.insert(node.id, feed);
+            let own: Vec<usize> = (0..epochs).filter(|e| read[*e].reads(source)).collect();
+            let feed = Feed::new(source, table.rows.clone(), &table.changes, own.len(), parallelism, &mut draws);
+            feeds.insert(node.id, feed.spread(&own, epochs));
         }
         let mut now_ms = NOW_MS;
         let mut plans = Vec::new();
@@ -71,7 +74,12 @@ impl<'a> Trial<'a> {
             plans.push(EpochPlan { epoch, now_ms, sources, checkpoint, flush: checkpoint, last });
             restores.push(checkpoint && draws.chance(2, 3));
             let passed = *draws.pick(&[0, 10, 700, 4_000, 60_000]);
-            now_ms += if case.fixed_now { 0 } else { passed };
+            now_ms += match case.fixed_now {
+                true => 0,
+                // Which came first can be told by the time.
+                false if read.contains(&Turn::Growing) => passed.max(1),
+                false => passed,
+            };
         }
         if let (2.., false) = (case.min_epochs, restores.contains(&true)) {
             let middle = epochs / 2 - 1;
@@ -180,7 +188,7 @@ impl<'a> Trial<'a> {
         let (_, run) = self.outputs(false)?;
         let mut rows = Vec::new();
         for ((operator, key), value) in run.sealed() {
-            match rows_of(value) {
+            match rows_of(&value) {
                 Some(found) => rows.extend(found.into_iter().map(|row| format!("{operator}: {}", row.join(" | ")))),
                 // After the watermark stands the number of the next entry, which counts epochs.
                 None if key == b"closed" => rows.push(format!("{operator}: closed {:02x?}", &value[..8])),
@@ -260,6 +268,43 @@ impl<'a> Trial<'a> {
         }
         text
     }
+}
+
+/// Which tables an epoch reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Those that are looked up.
+    Sides,
+    /// Those of them to which files are added.
+    Growing,
+    /// All others.
+    Others,
+}
+
+impl Turn {
+    fn reads(self, source: &SourceNode) -> bool {
+        match source.side {
+            Some(SideTable::Whole) => self == Self::Sides,
+            Some(SideTable::Refreshed) => self != Self::Others,
+            None => self == Self::Others,
+        }
+    }
+}
+
+/// What each epoch reads, as the planner of epochs has it: tables that are looked up first, and in epochs of their own.
+fn turns(pipeline: &Pipeline, epochs: usize, draws: &mut Draws) -> Vec<Turn> {
+    let has = |side: SideTable| pipeline.graph.sources().any(|(_, s)| s.side == Some(side));
+    let mut turns = Vec::new();
+    if has(SideTable::Whole) || has(SideTable::Refreshed) {
+        turns.extend((0..1 + draws.below(2)).map(|_| Turn::Sides));
+    }
+    for _ in 0..epochs {
+        if has(SideTable::Refreshed) && draws.chance(1, 2) {
+            turns.push(Turn::Growing);
+        }
+        turns.push(Turn::Others);
+    }
+    turns
 }
 
 /// The rows of a state entry that holds some, perhaps after a byte.
