@@ -62,7 +62,8 @@ impl Checkpointer {
 
     async fn write(&mut self, sealed: Sealed) -> Result<(), ExecutorError> {
         let Sealed { epoch, changes } = sealed;
-        let (reader, store, dir) = (self.reader.clone(), self.store.clone(), self.snapshots.join(format!("{:020}", epoch.0)));
+        let (reader, store, dir) =
+            (self.reader.clone(), self.store.clone(), self.snapshots.join(format!("{:020}", epoch.0)));
         let write = move || {
             let entries = changes.into_iter().flat_map(|(operator, changes)| {
                 changes.into_iter().map(move |c| (keys::state_key(operator, ENTRIES, &c.key), c.value))
