@@ -186,7 +186,8 @@ impl Lowering<'_> {
             ));
         }
         if !self.output(right).append_only {
-            let message = "FOR SYSTEM_TIME AS OF a processing time looks up rows that stay, and those of this table change";
+            let message =
+                "FOR SYSTEM_TIME AS OF a processing time looks up rows that stay, and those of this table change";
             return Err(Mistake::new(self.place(WORDS), message)
                 .hint("join the table without FOR SYSTEM_TIME: the result follows its changes"));
         }
