@@ -139,6 +139,8 @@ pub enum NodeKind {
     Rank(Arc<Rank>),
     /// Functions over frames of ordered partitions. Output: the input's columns, then one per call.
     Over(Arc<Over>),
+    /// The one row of each key: what a table of upserts holds, or what a sink is to hold.
+    Keyed(Arc<Keyed>),
     Sink(Box<SinkNode>),
 }
 
@@ -509,6 +511,25 @@ pub enum OverFunction {
     Aggregate { call: AggregateCall, frame: Arc<WindowFrame> },
     /// A window function of DataFusion, with its frame, over the node's input.
     Window(Arc<dyn WindowExpr>),
+}
+
+/// A table with one row per key.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// Its name, for messages.
+    pub table: String,
+    /// The key's columns.
+    pub keys: Vec<usize>,
+    pub input: KeyedInput,
+}
+
+/// What a [`Keyed`] node reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyedInput {
+    /// A row takes the place of the one with its key; with a negative weight it takes it away, and only its key counts.
+    Upserts,
+    /// Changes. Two rows of one key at an epoch's end are an error.
+    Changes,
 }
 
 /// A table that is written by one INSERT.

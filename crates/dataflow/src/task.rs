@@ -9,9 +9,10 @@ use arrow::compute::take;
 use arrow::record_batch::RecordBatch;
 use millstream_plan::{EpochPlan, OperatorId, SinkId, StageId, owner_of};
 
+use crate::cold::ColdState;
 use crate::graph::{Exchange, Graph, Input, Node, NodeKind};
 use crate::hash::{hash_rows, key_group};
-use crate::operators::{EpochContext, Operator, StateChange, StateReport, Step, operator};
+use crate::operators::{EpochContext, Footprint, Operator, StateChange, StateReport, Step, operator};
 use crate::{DataflowError, DeltaBatch, now};
 
 /// Where batches go that leave a task.
@@ -80,6 +81,32 @@ impl Task {
             .map(|n| if n.stage == stage { operator(n) } else { Ok(None) })
             .collect::<Result<_, _>>()?;
         Ok(Self { graph, stage, parallelism, operators })
+    }
+
+    /// Tells where the task's sealed state can be read, before anything is restored. Of that, each operator keeps about `keep` bytes in memory.
+    pub fn attach(&mut self, cold: &Arc<dyn ColdState>, keep: u64) {
+        self.operators.iter_mut().flatten().for_each(|operator| operator.attach(cold.clone(), keep));
+    }
+
+    /// What the state of all operators takes in memory.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        self.operators.iter().flatten().map(|o| o.footprint()).fold(Footprint::default(), |sum, own| Footprint {
+            resident: sum.resident + own.resident,
+            unsealed: sum.unsealed + own.unsealed,
+        })
+    }
+
+    /// Lets go of sealed state until about `keep` bytes are in memory, between epochs. Each operator gives in proportion to what it holds.
+    ///
+    /// # Errors
+    /// See [`Operator::shrink`].
+    pub fn shrink(&mut self, keep: u64) -> Result<(), DataflowError> {
+        let share = keep as f64 / self.footprint().resident.max(1) as f64;
+        for operator in self.operators.iter_mut().flatten().filter(|_| share < 1.0) {
+            operator.shrink((operator.footprint().resident as f64 * share) as u64)?;
+        }
+        Ok(())
     }
 
     /// Takes one state entry of the last checkpoint; see [`Operator::restore`].

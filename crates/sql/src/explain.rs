@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
-    AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, Meets, NamedExpr, Node,
-    NodeKind, SideTable, SourceNode, TimeDomain, WindowAggregate, WindowKind, WindowOf,
+    AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, Keyed, KeyedInput, Meets,
+    NamedExpr, Node, NodeKind, SideTable, SourceNode, TimeDomain, WindowAggregate, WindowKind, WindowOf,
 };
 
 use crate::show::show;
@@ -24,7 +24,7 @@ pub fn explain(pipeline: &Pipeline) -> String {
         for id in &stage.nodes {
             let node = graph.node(*id);
             let lines = match &node.kind {
-                NodeKind::Source(source) => source_lines(source, &pipeline.sources),
+                NodeKind::Source(source) => source_lines(source, node.output.append_only, &pipeline.sources),
                 NodeKind::Sink(sink) => sink_lines(node, pipeline.sinks.iter().find(|s| s.id == sink.sink)),
                 _ => operator_lines(node, graph),
             };
@@ -95,6 +95,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
         NodeKind::Join(join) => describe_join(join),
         NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
         NodeKind::Over(spec) => ordered::describe_over(spec),
+        NodeKind::Keyed(spec) => vec![format!("keyed {:?} {:?}", spec.input, spec.keys)],
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
 }
@@ -116,11 +117,15 @@ fn inputs(node: &Node, graph: &Graph) -> String {
     if shown.is_empty() { String::new() } else { format!("  <- {}", shown.join(", ")) }
 }
 
-fn source_lines(source: &SourceNode, specs: &[SourceSpec]) -> Vec<String> {
+fn source_lines(source: &SourceNode, append_only: bool, specs: &[SourceSpec]) -> Vec<String> {
     let spec = specs.iter().find(|s| s.id == source.source);
     let connector = spec.and_then(|s| s.options.text("connector")).unwrap_or("?");
     let mut lines = vec![format!("source {} ({connector})", source.table)];
     lines.push(format!("decodes    {}", columns(&source.decoded)));
+    if !append_only {
+        let keyed = spec.is_some_and(|s| !s.key.is_empty());
+        lines.push(format!("rows       {}", if keyed { "upserts" } else { "changes" }));
+    }
     if !source.metadata.is_empty() {
         let shown: Vec<String> = source
             .metadata
@@ -143,6 +148,7 @@ fn source_lines(source: &SourceNode, specs: &[SourceSpec]) -> Vec<String> {
         SideTable::Refreshed => "read       what is there, before each epoch of other tables".to_owned(),
     }));
     lines.push(match &source.watermark {
+        Some(_) if !append_only => "watermark  none: rows that change are never late".to_owned(),
         Some(w) => {
             let idle = w
                 .idle_timeout_ms
@@ -247,6 +253,7 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
         }
         NodeKind::Rank(spec) => ordered::rank_lines(spec, node),
         NodeKind::Over(spec) => ordered::over_lines(spec, node),
+        NodeKind::Keyed(spec) => keyed_lines(spec, node),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
     }
 }
@@ -353,6 +360,20 @@ fn group_lines(spec: &GroupAggregate, node: &Node) -> Vec<String> {
         false => format!("state      grows with the number of {}", grows.join(", of ")),
     });
     lines
+}
+
+fn keyed_lines(spec: &Keyed, node: &Node) -> Vec<String> {
+    let keys: Vec<&str> = spec.keys.iter().map(|k| node.output.schema.field(*k).name().as_str()).collect();
+    let what = match spec.input {
+        KeyedInput::Upserts => format!("last row of each key of {}", spec.table),
+        KeyedInput::Changes => format!("one row of each key of {}: two are an error", spec.table),
+    };
+    vec![
+        what,
+        format!("keys       {}", keys.join(", ")),
+        format!("rows       {}", rows(node)),
+        "state      grows with the number of keys".to_owned(),
+    ]
 }
 
 /// The type of a node's edge.

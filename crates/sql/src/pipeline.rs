@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_connectors::{ConnectorError, SinkSpec};
-use millstream_dataflow::graph::{Exchange, Graph, Input, Node, NodeKind, SinkNode};
+use millstream_dataflow::graph::{EdgeType, Exchange, Graph, Input, Node, NodeKind, SinkNode};
 use millstream_plan::{Digest, DigestBuilder, OperatorId, SinkId};
 
 use crate::catalog::Catalog;
@@ -198,8 +198,9 @@ fn sink<'a>(
     let options = table.sink_options()?;
     let format = format_of(table, &options)?;
     let node = SinkNode { sink: id, table: table.name.text.clone(), insert: number };
-    let takes = Takes::of(table.connector.changes, !key.is_empty());
-    let schema = lowering.insert(&insert.plan, &insert.tokens, node, &key, takes)?;
+    let takes = Takes::of(table, &options)?;
+    let EdgeType { schema, append_only, key: known, .. } =
+        lowering.insert(&insert.plan, &insert.tokens, node, &key, takes)?;
     let metadata = targets.iter().enumerate().filter_map(|(i, t)| t.metadata.map(|m| (i, m.to_owned())));
     let spec = SinkSpec {
         id,
@@ -208,6 +209,8 @@ fn sink<'a>(
         options,
         format,
         schema,
+        updating: !append_only,
+        key: if key.is_empty() { known.unwrap_or_default() } else { key.clone() },
         primary_key: key,
         partitioned_by,
         metadata: metadata.collect(),

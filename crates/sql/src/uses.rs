@@ -9,6 +9,7 @@ use datafusion::common::{Column, DFSchema, JoinType, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator};
+use millstream_connectors::Reads;
 use millstream_dataflow::graph::FilterValues;
 
 use crate::catalog::Catalog;
@@ -171,7 +172,8 @@ impl TableUse {
 
     /// The physical column by whose value every reader filters, and the values that matter to any of them.
     pub fn prefilter(&self, table: &Table) -> Option<(usize, FilterValues)> {
-        if self.watermark {
+        // A row that takes another's place matters whatever its own values are.
+        if self.watermark || table.reads() != Reads::Appended {
             return None;
         }
         let (first, rest) = self.readers.split_first()?;
@@ -264,6 +266,9 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
                 let column = scan.projection.as_ref().map_or(i, |p| p[i]);
                 used.watermark |= need.as_time && table.watermark.as_ref().is_some_and(|w| w.column == column);
                 add(&mut used.columns, column, need.paths, need.as_time);
+            }
+            if table.reads() == Reads::Upserts {
+                table.primary_key.iter().for_each(|key| add(&mut used.columns, *key, Paths::All, false));
             }
             let accepted = filter.map_or_else(BTreeMap::new, |f| accepted(f, table));
             used.readers.push(accepted);

@@ -254,6 +254,14 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
                 assert_eq!(found.data_type(), field.data_type(), "{name}: {}", call.text);
             }
         }
+        NodeKind::Keyed(spec) => {
+            let types = |schema: &SchemaRef| {
+                schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(types(&input()), types(output), "{name}");
+            assert_eq!(node.inputs[0].exchange, Exchange::Hash { columns: spec.keys.clone() }, "{name}");
+            assert_eq!(node.output.key.as_ref(), Some(&spec.keys), "{name}");
+        }
         NodeKind::Sink(_) => assert_eq!(&input(), output, "{name}"),
     }
 }
@@ -313,4 +321,14 @@ fn bombs_are_refused() {
     let list: Vec<String> = (0..5_000).map(|i| i.to_string()).collect();
     let long = format!("{tables}INSERT INTO s SELECT a FROM t WHERE a IN ({});", list.join(", "));
     plan(&long, &BTreeMap::new(), 2).unwrap_or_else(|e| panic!("{}", e.message));
+}
+
+/// The example of a section of the documentation.
+#[test]
+fn the_example_of_changes_in_the_documentation_plans() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/sql.md")).unwrap();
+    let section = page.split("## Changes in and out").nth(1).unwrap();
+    let example = section.split("```sql").nth(1).unwrap().split("```").next().unwrap();
+    let pipeline = plan(example, &BTreeMap::new(), 2).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(pipeline.sinks.len(), 2);
 }

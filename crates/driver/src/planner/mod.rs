@@ -18,12 +18,18 @@
 //! # Watermarks
 //! Per source the minimum over its splits of the newest watermark that their rows gave (`watermark`); it never goes back.
 //!
+//! # Memory
+//! State that has changed since the last checkpoint cannot leave the executors' memory. When it is much (`unsealed`), a checkpoint is due whatever
+//! the interval says; when it is twice as much and a checkpoint is still under way, the input waits. Epochs are kept so small that one alone does not
+//! bring that about.
+//!
 //! # The end
 //! A bounded input ends with an empty epoch at [`Watermark::MAX`] (`last`). `availableNow`, `once` and a drain stop reading and end with
 //! a checkpoint, from which the pipeline can go on.
 mod options;
 mod ranges;
 mod size;
+mod unsealed;
 mod view;
 mod watermark;
 
@@ -40,6 +46,7 @@ use crate::chain::History;
 use crate::shape::{Millis, PipelineShape, Side, SourceShape, TimerDomain};
 pub use options::{PlanOptions, Trigger};
 use size::Size;
+use unsealed::Unsealed;
 use view::SourceView;
 
 /// Watermarks that splits gave, by source; part of a checkpoint, because no plan holds them.
@@ -74,6 +81,9 @@ pub struct EpochDone<'a> {
     pub service_ms: u64,
     /// Bytes into shuffles and sinks.
     pub output_bytes: u64,
+    /// State that all tasks have to keep in memory until a checkpoint, and how many executors share it.
+    pub unsealed_bytes: u64,
+    pub executors: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +109,7 @@ pub struct Planner {
     /// Some task has reported in this attempt, so that `timers` tells something.
     timers_known: bool,
     size: Size,
+    unsealed: Unsealed,
     mode: Mode,
     planned_at: Option<Millis>,
     /// Last epoch with a checkpoint, and when it was planned.
@@ -138,6 +149,7 @@ impl Planner {
             shape,
             parallelism: parallelism.max(1),
             size: Size::new(&options),
+            unsealed: Unsealed::default(),
             options,
             history,
             sources,
@@ -252,6 +264,7 @@ impl Planner {
             }
         }
         self.size.epoch_done(done.plan.epoch, done.service_ms);
+        self.unsealed.epoch_done(done);
         self.unflushed_bytes += done.output_bytes;
         let positions = done.plan.positions();
         if positions > 0 {
@@ -264,6 +277,7 @@ impl Planner {
         self.timers.clear();
         self.timers_known = false;
         self.size.restart(&self.options, failures);
+        self.unsealed = Unsealed::default();
     }
 
     /// The chain is another than thought: plan on from `history`; `checkpoint` as in [`new`](Self::new).
@@ -303,6 +317,10 @@ impl Planner {
         if now < earliest {
             return Next::Wait { until: Some(earliest) };
         }
+        if !admission.checkpoint && self.unsealed.bytes() >= self.options.max_unsealed_bytes.saturating_mul(2) {
+            // The end of the checkpoint changes that.
+            return Next::Wait { until: None };
+        }
         let plan = self.draft(now, admission);
         if !self.worth(&plan, admission) {
             return Next::Wait { until: self.wakeup(now, admission) };
@@ -335,7 +353,8 @@ impl Planner {
             EpochPlan { epoch: self.history.last.next(), now_ms, sources, checkpoint: false, flush: false, last };
         let dirty = plan.positions() > 0 || self.history.last > self.checkpoint.0 || self.timer_due(&plan);
         let finishing = self.mode == Mode::Finishing && admission.in_flight == 0 && !self.timer_due(&plan);
-        plan.checkpoint = last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at());
+        plan.checkpoint =
+            last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at() || self.is_heavy());
         plan.flush = plan.checkpoint || self.flush_due(&plan, now);
         self.record_starts(&mut plan);
         plan
@@ -435,6 +454,11 @@ impl Planner {
 
     fn checkpoint_at(&self) -> Millis {
         self.checkpoint.1.saturating_add_unsigned(self.options.checkpoint_interval_ms)
+    }
+
+    /// So much state has changed that it has to be written before the interval is over.
+    fn is_heavy(&self) -> bool {
+        self.unsealed.bytes() >= self.options.max_unsealed_bytes
     }
 
     fn commit_interval(&self) -> Option<u64> {

@@ -17,7 +17,8 @@ impl Planner {
         let total: f64 = ready.iter().filter_map(|s| self.sources.get(&s.id)).map(rows).sum();
         let unlimited = self.options.trigger == Trigger::Once;
         let share = if unlimited { 1.0 } else { (self.size.rows() / total.max(1e-9)).min(1.0) };
-        let share = share.min(self.max_positions as f64 / (positions.max(1) as f64));
+        let most = self.max_positions.min(self.unsealed.max_positions(self.options.max_unsealed_bytes));
+        let share = share.min(most as f64 / (positions.max(1) as f64));
         let max_bytes = self.options.max_bytes as f64;
         ready
             .iter()

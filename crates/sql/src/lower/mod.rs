@@ -31,7 +31,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_connectors::SourceSpec;
 use millstream_dataflow::graph::{
-    EdgeType, Exchange, Input, NodeKind, SinkNode, TimeAttribute, TimeDomain, WindowAssign, WindowKind,
+    EdgeType, Exchange, Input, KeyedInput, NodeKind, SinkNode, TimeAttribute, TimeDomain, WindowAssign, WindowKind,
 };
 use millstream_plan::{OperatorId, SourceId};
 
@@ -95,7 +95,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Lowers the query of one INSERT and ends it in a sink. Returns the schema of the rows that reach the sink.
+    /// Lowers the query of one INSERT and ends it in a sink, whose table has this PRIMARY KEY. Returns the type of what reaches the sink.
     pub fn insert(
         &mut self,
         plan: &LogicalPlan,
@@ -103,14 +103,21 @@ impl<'a> Lowering<'a> {
         sink: SinkNode,
         key: &[usize],
         takes: Takes,
-    ) -> Result<SchemaRef> {
+    ) -> Result<EdgeType> {
         let rel = self.query(plan, tokens)?;
-        let (from, output) = self.finish(rel)?;
-        changelog::require_append_only(&self.nodes, from, takes, &sink.table, &|words| self.place(words))?;
-        let exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
-        let schema = output.schema.clone();
-        self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output)?;
-        Ok(schema)
+        let (mut from, mut output) = self.finish(rel)?;
+        let place = |words: &[&str]| self.place(words);
+        changelog::require_append_only(&self.nodes, from, takes, &sink.table, &place)?;
+        changelog::require_kept(&self.nodes, &self.sources, from, takes, &sink.table, &place)?;
+        let mut exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
+        let one_per_key = output.key.as_ref().is_some_and(|known| known.iter().all(|k| key.contains(k)));
+        if takes == Takes::ByKey && !output.append_only && !one_per_key {
+            from = self.keyed(from, KeyedInput::Changes, &sink.table, key.to_vec(), output)?;
+            output = self.output(from).clone();
+            exchange = Exchange::Forward;
+        }
+        self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output.clone())?;
+        Ok(output)
     }
 
     /// Lowers a query without an end, to find its mistakes.

@@ -183,6 +183,12 @@ impl Case {
         self.tables.last().unwrap().schema.clone()
     }
 
+    /// The same, but a record is a new row or the key of one that goes: the table has a PRIMARY KEY.
+    pub fn upserts(mut self, key: &[&str]) -> Self {
+        self.tables.last_mut().unwrap().changes = Changes::Upserts(key.iter().map(|k| (*k).to_owned()).collect());
+        self
+    }
+
     /// A view for both sides.
     pub fn view(self, name: &str, query: &str) -> Self {
         self.view_as(name, query, query)
@@ -322,7 +328,11 @@ impl Case {
     fn plan(&self, parallelism: u16) -> Result<Pipeline, SqlError> {
         let mut sql = String::new();
         for table in &self.tables {
-            let _ = writeln!(sql, "CREATE TABLE `{}` ({}) WITH ({});", table.name, table.columns, table.connector);
+            let key = match &table.changes {
+                Changes::Upserts(key) => format!(", PRIMARY KEY ({}) NOT ENFORCED", key.join(", ")),
+                Changes::Appended | Changes::Updating | Changes::Keyed(_) => String::new(),
+            };
+            let _ = writeln!(sql, "CREATE TABLE `{}` ({}{key}) WITH ({});", table.name, table.columns, table.connector);
         }
         for (name, query, _) in &self.views {
             let _ = writeln!(sql, "CREATE VIEW `{name}` AS {query};");
@@ -334,7 +344,8 @@ impl Case {
             self.query
         );
         let changing = self.tables.iter().filter_map(|t| match &t.changes {
-            Changes::Appended => None,
+            // What the planner finds out itself.
+            Changes::Appended | Changes::Upserts(_) => None,
             Changes::Updating => Some((t.name.clone(), Vec::new())),
             Changes::Keyed(key) => Some((t.name.clone(), key.clone())),
         });

@@ -22,6 +22,7 @@ mod feed;
 mod harness;
 mod run;
 
+mod changelog;
 mod duckdb;
 mod groups;
 mod joins;

@@ -8,7 +8,7 @@
 //!
 //! **State.** Both sides keep their rows columnar, in parts, with chains of row ids per key ([`side`]): output is `interleave` over the
 //! parts in use, a checkpoint writes new rows as one Arrow IPC batch and changed weights as patches ([`store`]). Entries per key would be
-//! simpler, but cost an encoding per row and a lookup per pair; the hot case, an append-only inner join, pays 16 bytes of index per row
+//! simpler, but cost an encoding per row and a lookup per pair; the hot case, an append-only inner join, pays 8 bytes of index per row
 //! and one hash per row for both sides ([`keys`]).
 //!
 //! **Order.** Pairs leave in order of the arriving rows, for each the newest match first; ids follow the order of arrival and are kept by
@@ -52,7 +52,8 @@ use self::side::{Side, Traits};
 use self::store::Changes;
 use self::stream::Stream;
 use self::version::Versions;
-use super::{EpochContext, Operator, StateChange, StateReport, Step};
+use super::{EpochContext, Footprint, Operator, StateChange, StateReport, Step};
+use crate::cold::ColdState;
 use crate::graph::{Join, Meets};
 use crate::{DataflowError, DeltaBatch};
 
@@ -231,6 +232,35 @@ impl Operator for JoinOperator {
                 side.restore_entry(&mut core.keys, key, value, core.closed).map_err(corrupt)
             }
             _ => Err(corrupt("a wrong key".to_owned())),
+        }
+    }
+
+    fn attach(&mut self, cold: Arc<dyn ColdState>, keep: u64) {
+        for side in &mut self.core.sides {
+            side.cold = Some((self.id, cold.clone()));
+            side.keep = usize::try_from(keep / 2).unwrap_or(usize::MAX);
+        }
+    }
+
+    fn shrink(&mut self, keep: u64) -> Result<(), DataflowError> {
+        let Core { keys, sides, .. } = &mut self.core;
+        let index = keys.size() + sides[0].index_size() + sides[1].index_size();
+        let rows = [sides[0].resident_rows(), sides[1].resident_rows()];
+        // Each side gives in proportion to what it holds.
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(index) as f64;
+        let share = (keep / (rows[0] + rows[1]).max(1) as f64).min(1.0);
+        for (side, rows) in sides.iter_mut().zip(rows) {
+            side.shrink((rows as f64 * share) as usize);
+        }
+        Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        let Core { keys, sides, .. } = &self.core;
+        let sum = |of: fn(&Side) -> usize| of(&sides[0]) + of(&sides[1]);
+        Footprint {
+            resident: (keys.size() + sum(Side::index_size) + sum(Side::resident_rows)) as u64,
+            unsealed: sum(Side::unsealed) as u64,
         }
     }
 
