@@ -134,21 +134,11 @@ impl Truth {
         Ok(history)
     }
 
-    /// Every position of every split is in exactly one range. No epoch reads side tables and others; side tables end with the others, wherever
-    /// they are.
-    pub(super) fn covers(
-        &self,
-        totals: &BTreeMap<(SourceId, SplitId), u64>,
-        sides: &BTreeSet<SourceId>,
-    ) -> Result<(), String> {
+    /// Every position of every split is in exactly one range.
+    pub(super) fn covers(&self, totals: &BTreeMap<(SourceId, SplitId), u64>) -> Result<(), String> {
         let mut at: BTreeMap<(SourceId, SplitId), u64> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (plan, _) in &self.plans {
-            let reading = plan.sources.iter().filter(|s| s.ranges.iter().any(|r| r.to > r.from));
-            let kinds: BTreeSet<bool> = reading.map(|s| sides.contains(&s.source)).collect();
-            if kinds.len() > 1 {
-                return Err(format!("epoch {} reads side tables and others", plan.epoch));
-            }
             for source in &plan.sources {
                 for range in &source.ranges {
                     let key = (source.source, range.split.clone());
@@ -164,17 +154,11 @@ impl Truth {
                 }
             }
         }
-        for (key, total) in totals.iter().filter(|((source, _), _)| !sides.contains(source)) {
+        for (key, total) in totals {
             if at.get(key).copied().unwrap_or(0) != *total {
                 return Err(format!("split {} was read up to {:?} of {total}", key.1, at.get(key)));
             }
         }
-        let others =
-            |keys: &mut dyn Iterator<Item = &(SourceId, SplitId)>| keys.filter(|k| !sides.contains(&k.0)).count();
-        if others(&mut seen.iter()) != others(&mut totals.keys()) {
-            Err("there are splits that nobody has".to_owned())
-        } else {
-            Ok(())
-        }
+        if seen.len() != totals.len() { Err("there are splits that nobody has".to_owned()) } else { Ok(()) }
     }
 }

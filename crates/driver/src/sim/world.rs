@@ -10,7 +10,7 @@ use super::executors::{Executor, ExecutorEvent};
 use super::faults::Fault;
 use super::random::Random;
 use super::store::Store;
-use crate::shape::{Millis, PipelineShape, Side, SinkShape, SourceShape, TimerDomain};
+use crate::shape::{Millis, PipelineShape, SinkShape, SourceShape, TimerDomain};
 
 /// Faults happen before this time only.
 const FAULTS_UNTIL: Millis = 20_000;
@@ -125,8 +125,7 @@ impl World {
         let poisoned = random.chance(15);
         let parallelism = random.range(1, 4) as u16;
         let sources = (0..random.range(1, 3) as u16).map(|id| SourceShape {
-            // Never the first, which has the timers.
-            side: (id > 0 && random.chance(40)).then_some(Side::Refreshed),
+            side: None,
             id: SourceId(id),
             name: format!("t{id}"),
             uses_watermark: random.chance(80),
@@ -254,8 +253,7 @@ impl World {
         let Some((last, _)) = truth.plans.last().filter(|(p, _)| p.last) else {
             return Err(format!("ended without a last epoch: {}", self.describe()));
         };
-        let sides = self.shape.sources.iter().filter(|s| s.side.is_some()).map(|s| s.id).collect();
-        truth.covers(&self.totals, &sides)?;
+        truth.covers(&self.totals)?;
         for ((sink, task), partition) in &self.store.sinks {
             if partition.marker != last.epoch {
                 return Err(format!("sink {sink} task {task} published {} of {}", partition.marker, last.epoch));
