@@ -34,7 +34,7 @@ mod side;
 mod store;
 mod stream;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 mod version;
 
