@@ -62,7 +62,8 @@ impl Checkpointer {
 
     async fn write(&mut self, sealed: Sealed) -> Result<(), ExecutorError> {
         let Sealed { epoch, changes } = sealed;
-        let (reader, store, dir) = (self.reader.clone(), self.store.clone(), self.snapshots.join(format!("{:020}", epoch.0)));
+        let (reader, store, dir) =
+            (self.reader.clone(), self.store.clone(), self.snapshots.join(format!("{:020}", epoch.0)));
         let write = move || {
             let entries = changes.into_iter().flat_map(|(operator, changes)| {
                 changes.into_iter().map(move |c| (keys::state_key(operator, ENTRIES, &c.key), c.value))
@@ -72,10 +73,8 @@ impl Checkpointer {
             store.apply(entries)?;
             reader.stored();
             let snapshot = store.snapshot(&dir)?;
-            let digest = match store.bytes_on_disk()? {
-                bytes if bytes <= DIGEST_BYTES => store.digest()?,
-                _ => Digest::default(),
-            };
+            let bytes: u64 = snapshot.files.iter().map(|f| f.bytes).sum();
+            let digest = if bytes <= DIGEST_BYTES { store.digest()? } else { Digest::default() };
             Ok::<_, StateError>((snapshot, digest))
         };
         let blocking = tokio::task::spawn_blocking(write).await;

@@ -23,7 +23,7 @@ use crate::table::{StreamTable, Table};
 use crate::unnest::{self, UnnestPlanner};
 use crate::versions::{self, VersionsPlanner};
 use crate::window::WindowPlanner;
-use crate::{lex, query, types};
+use crate::{lex, query, types, words};
 
 /// Tables, views and functions.
 pub(crate) struct Catalog {
@@ -212,7 +212,7 @@ impl Catalog {
             let names: Vec<String> = names.collect();
             return match did_you_mean(name, names.iter().map(String::as_str)) {
                 Some(like) => mistake.hint(format!("did you mean {like}?")),
-                None => mistake,
+                None => mistake.hint("docs/sql.md says which there are"),
             };
         }
         if let Some(name) = between(&text, NO_TABLE, "'") {
@@ -268,6 +268,7 @@ impl Catalog {
                 None => mistake,
             };
         }
+        let known = words::plain(&text);
         // The first line says what is wrong; the others are DataFusion's lists of candidates.
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default().trim_end_matches('.');
@@ -284,7 +285,10 @@ impl Catalog {
         let function = message.split_once(':').map(|(name, _)| name);
         let named =
             [clause, function, quoted_name(&message)].into_iter().flatten().find_map(|n| lex::find_word(tokens, n));
-        Mistake::new(span.or(named), message)
+        match known {
+            Some((message, hint)) => Mistake::new(span.or(named), sql_types(&message)).hint(hint),
+            None => Mistake::new(span.or(named), message),
+        }
     }
 
     fn schema_error(&self, error: &SchemaError, span: Option<Location>, tokens: &[TokenWithSpan]) -> Mistake {

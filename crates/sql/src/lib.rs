@@ -38,6 +38,7 @@ mod uses;
 mod variables;
 mod versions;
 mod window;
+mod words;
 
 use std::collections::BTreeMap;
 

@@ -95,8 +95,9 @@ impl OptimizerRule for DistinctAsAggregate {
     }
 }
 
-/// Puts a limit that limits nothing above every aggregation that has a row without input, so that no filter goes below it: one without
-/// columns would, and would only empty its input. DataFusion replaces such filters before by relations without rows.
+/// Puts a limit that limits nothing above what no filter may go below. Below an aggregation that has a row without input, a filter without
+/// columns would only empty its input; DataFusion replaces such filters before by relations without rows. Below DISTINCT ON, any
+/// filter would let another row be the first; DataFusion has made an aggregation of it by then.
 #[derive(Debug)]
 struct Fence;
 
@@ -117,6 +118,10 @@ impl OptimizerRule for Fence {
         match plan {
             LogicalPlan::Aggregate(node) if always_has_a_row(&node) => {
                 let input = Arc::new(LogicalPlan::Aggregate(node));
+                Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: None, fetch: None, input })))
+            }
+            plan @ LogicalPlan::Distinct(Distinct::On(_)) => {
+                let input = Arc::new(plan);
                 Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: None, fetch: None, input })))
             }
             plan => Ok(Transformed::no(plan)),

@@ -76,6 +76,9 @@ fn syntax(error: &ParserError, end: Location, tokens: &[TokenWithSpan]) -> Mista
         }
         None => (text, end),
     };
+    if message.contains("No infix parser for token") {
+        return Mistake::new(at, "there is no such operator").hint("write a function instead");
+    }
     let message = message.replace("found: EOF", "found the end of the statement").replace("found: ", "found ");
     let message = message.replace("Expected: ", "expected ");
     let mut chars = message.chars();

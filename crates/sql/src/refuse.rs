@@ -65,6 +65,13 @@ pub(crate) fn clause(token: &Token) -> Option<(&'static str, &'static str)> {
         ("QUALIFY", "QUALIFY here", "write it after WHERE and GROUP BY"),
         ("WINDOW", "WINDOW here", "write it after WHERE and GROUP BY, or use TABLE(TUMBLE(…)) in FROM"),
         ("MATCH_RECOGNIZE", "MATCH_RECOGNIZE", "filter and aggregate over a window"),
+        ("PREWHERE", "PREWHERE", "write WHERE"),
+        ("SETTINGS", "SETTINGS", "write SET before the INSERT"),
+        ("FORMAT", "FORMAT", "name the format in the sink's table"),
+        ("REPLACE", "* REPLACE", "name the columns"),
+        ("PARTITION", "PARTITION of a table", "filter with WHERE"),
+        ("BY", "LIMIT … BY", "write QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= n"),
+        ("AGAINST", "MATCH … AGAINST", "write LIKE, or regexp_like(x, pattern)"),
     ];
     clauses.iter().find(|(word, ..)| lex::is_word(token, word)).map(|(_, what, instead)| (*what, *instead))
 }
@@ -171,9 +178,6 @@ impl Visitor for Refuse<'_> {
         }
         if !select.connect_by.is_empty() || select.top.is_some() || select.into.is_some() || select.prewhere.is_some() {
             return no(at, "this form of SELECT", "write SELECT … FROM … WHERE … GROUP BY … HAVING");
-        }
-        if let Some((what, instead)) = forms::select(select) {
-            return no(at, what, instead);
         }
         match &select.group_by {
             GroupByExpr::All(_) => no(self.keyword(at, &["GROUP"]), "GROUP BY ALL", "name the columns"),

@@ -93,6 +93,32 @@ fn every_error_case_has_a_place_and_every_other_case_plans() {
     }
 }
 
+/// Words of the planner that a user has no use for.
+const INNER: [&str; 9] =
+    ["a bug", "DataFusion", "LogicalPlan", "nternal", "physical", "not implemented", "optimizer", "__", "Arrow"];
+
+/// `errors_grammar` goes through the grammar: every form that is refused has its case there, every other one in `grammar/planned.sql`.
+#[test]
+fn every_form_of_the_grammar_plans_or_says_what_to_do() {
+    let planned = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grammar/planned.sql");
+    let mut wrong = String::new();
+    for (name, sql) in cases(&std::fs::read_to_string(planned).unwrap()) {
+        if let Err(error) = plan(&sql, &BTreeMap::new(), 4) {
+            let _ = writeln!(wrong, "{name}:\n{error}\n");
+        }
+    }
+    for (name, sql) in cases(&std::fs::read_to_string(folder().join("errors_grammar.sql")).unwrap()) {
+        let Err(error) = plan(&sql, &BTreeMap::new(), 4) else { continue };
+        // What cannot be read at all is pointed at.
+        let is_syntax = ["expected ", "unexpected ", "')' "].iter().any(|w| error.message.starts_with(w));
+        let text = format!("{} {}", error.message, error.hint.as_deref().unwrap_or_default());
+        if error.hint.is_none() && !is_syntax || INNER.iter().any(|word| text.contains(word)) {
+            let _ = writeln!(wrong, "{name}:\n{error}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 /// A batch without rows.
 fn empty(schema: &SchemaRef) -> RecordBatch {
     RecordBatch::new_empty(schema.clone())

@@ -132,6 +132,8 @@ impl Attempt {
         self.held_up = Some((moved, since, waited));
         let epoch = unfinished.map_or(self.done, |(epoch, _)| *epoch);
         Some(HeldUp { epoch, seconds: waited / 1000, processing, publishing })
+    }
+
     /// How many executors run tasks.
     pub(super) fn executors(&self) -> usize {
         self.placement.values().collect::<BTreeSet<_>>().len()

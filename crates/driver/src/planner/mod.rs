@@ -353,7 +353,8 @@ impl Planner {
             EpochPlan { epoch: self.history.last.next(), now_ms, sources, checkpoint: false, flush: false, last };
         let dirty = plan.positions() > 0 || self.history.last > self.checkpoint.0 || self.timer_due(&plan);
         let finishing = self.mode == Mode::Finishing && admission.in_flight == 0 && !self.timer_due(&plan);
-        plan.checkpoint = last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at() || self.is_heavy());
+        plan.checkpoint =
+            last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at() || self.is_heavy());
         plan.flush = plan.checkpoint || self.flush_due(&plan, now);
         self.record_starts(&mut plan);
         plan

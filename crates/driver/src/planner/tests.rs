@@ -101,7 +101,14 @@ fn full_quick_epochs_grow_and_slow_ones_shrink() {
         let plan = plan(p.next(10 * (i as i64 + 1), FREE));
         sizes.push(plan.positions());
         let splits = [read("a", plan.positions(), 0)];
-        p.epoch_done(&EpochDone { plan: &plan, splits: &splits, service_ms, output_bytes: 0, unsealed_bytes: 0, executors: 1 });
+        p.epoch_done(&EpochDone {
+            plan: &plan,
+            splits: &splits,
+            service_ms,
+            output_bytes: 0,
+            unsealed_bytes: 0,
+            executors: 1,
+        });
     }
     assert_eq!(sizes, [10_000, 20_000, 40_000, 20_000]);
 }

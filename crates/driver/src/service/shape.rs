@@ -104,7 +104,9 @@ pub(super) fn plan_options(pipeline: &Pipeline) -> PlanOptions {
         },
         max_rows: count("epoch.max-records").unwrap_or(defaults.max_rows),
         max_bytes: settings.bytes("epoch.max-bytes").unwrap_or(defaults.max_bytes),
-        max_unsealed_bytes: settings.bytes("state.memory").map_or(defaults.max_unsealed_bytes, |bytes| (bytes / 4).max(1)),
+        max_unsealed_bytes: settings
+            .bytes("state.memory")
+            .map_or(defaults.max_unsealed_bytes, |bytes| (bytes / 4).max(1)),
         checkpoint_interval_ms: settings
             .duration("checkpoint.interval")
             .map_or(defaults.checkpoint_interval_ms, |d| d.as_millis() as u64),

@@ -213,9 +213,9 @@ impl<'a> Lowering<'a> {
                 self.over(rel, node)
             }
             LogicalPlan::Unnest(node) => self.unnest(node),
-            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                Err(self.unsupported("a query without a table", &[]).hint("read a table; the datagen connector makes rows"))
-            }
+            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => Err(self
+                .unsupported("a query without a table", &[])
+                .hint("read a table; the datagen connector makes rows")),
             other => Err(self.unsupported(&format!("'{}'", other.display()), &[])),
         }
     }

@@ -170,7 +170,9 @@ impl Lowering<'_> {
             Some((i, field)) => {
                 let what = if i < keys { format!("grouping by '{}'", field.name()) } else { "aggregating".to_owned() };
                 let name = types::name(field.data_type());
-                Err(self.unsupported(&format!("{what} a value of type {name}"), &["GROUP", "DISTINCT", "UNION"]))
+                Err(self
+                    .unsupported(&format!("{what} a value of type {name}"), &["GROUP", "DISTINCT", "UNION"])
+                    .hint("take its fields or elements"))
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Forms of other databases that are parsed but that no planner here knows: what they are called and what to write instead.
-use datafusion::sql::sqlparser::ast::{
-    CeilFloorKind, DateTimeField, Expr, LimitClause, Query, Select, TableFactor, Value,
-};
+use datafusion::sql::sqlparser::ast::{CeilFloorKind, DateTimeField, Expr, LimitClause, Query, TableFactor, Value};
 
 /// Name and advice.
 type Form = Option<(&'static str, &'static str)>;
@@ -54,21 +52,13 @@ pub(super) fn table(factor: &TableFactor) -> Form {
 /// With the word at which it stands.
 pub(super) fn query(query: &Query) -> Option<(&'static str, &'static str, &'static str)> {
     match &query.limit_clause {
+        Some(LimitClause::LimitOffset { limit: Some(Expr::Identifier(_) | Expr::CompoundIdentifier(_)), .. }) => {
+            Some(("LIMIT", "a LIMIT that is not a number", "write the number of rows to keep"))
+        }
         Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty() => {
             let instead = "write QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= n";
-            return Some(("LIMIT", "LIMIT … BY", instead));
+            Some(("LIMIT", "LIMIT … BY", instead))
         }
-        _ => {}
+        _ => None,
     }
-    if query.settings.is_some() {
-        return Some(("SETTINGS", "SETTINGS", "write SET before the INSERT"));
-    }
-    query.format_clause.is_some().then_some(("FORMAT", "FORMAT", "name the format in the sink's table"))
-}
-
-pub(super) fn select(select: &Select) -> Form {
-    if select.value_table_mode.is_some() {
-        return Some(("SELECT AS", "write named_struct('a', a, …) in SELECT"));
-    }
-    None
 }

@@ -51,7 +51,9 @@ fn windowed_aggregations() {
 #[test]
 fn aggregations() {
     both("SELECT k, count(*) AS n, sum(v) AS t, avg(f) AS m FROM a GROUP BY k");
-    both("SELECT k, min(v) AS lo, max(s) AS hi, count(DISTINCT s) AS d, sum(v) FILTER (WHERE v > 3) AS t FROM a GROUP BY k");
+    both(
+        "SELECT k, min(v) AS lo, max(s) AS hi, count(DISTINCT s) AS d, sum(v) FILTER (WHERE v > 3) AS t FROM a GROUP BY k",
+    );
     both("SELECT k, s, count(*) AS n, max(f) AS hi FROM a GROUP BY CUBE (k, s)");
     both("SELECT count(*) AS n, bit_xor(v) AS x, sum(f) AS t FROM a");
     both("SELECT DISTINCT k, s FROM a");
@@ -87,6 +89,10 @@ fn ranks() {
 
 #[test]
 fn functions_over_frames() {
-    both("SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY ts, v, s, f ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS t FROM a");
-    both("SELECT k, v, LAG(v) OVER (PARTITION BY k ORDER BY ts, v, s, f) AS p, sum(v) OVER (PARTITION BY k) AS t FROM a");
+    both(
+        "SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY ts, v, s, f ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS t FROM a",
+    );
+    both(
+        "SELECT k, v, LAG(v) OVER (PARTITION BY k ORDER BY ts, v, s, f) AS p, sum(v) OVER (PARTITION BY k) AS t FROM a",
+    );
 }

@@ -45,3 +45,30 @@ fn constants_of_other_rows() {
     tables().query("SELECT 1 AS one FROM (SELECT DISTINCT k FROM u)").check();
     tables().query("SELECT 1 AS one, count(*) AS n FROM u GROUP BY b").check();
 }
+
+/// A condition went below DISTINCT ON, so that another row was the first.
+#[test]
+fn conditions_above_distinct_on() {
+    let first = "(SELECT DISTINCT ON (k) k, v, s FROM a ORDER BY k, v NULLS FIRST, s)";
+    tables().query(&format!("SELECT k, v FROM {first} WHERE v > 15")).seeds(8).check();
+    tables().query(&format!("SELECT k, v, s FROM {first} WHERE s = 'x' AND v < 15")).check();
+}
+
+/// A partition that had lost its last row since a checkpoint was read from the store again.
+#[test]
+fn partitions_that_are_emptied_and_filled_again() {
+    let case = || {
+        Case::new()
+            .table("p", "k BIGINT, v BIGINT")
+            .generated(60, "rnd(i) % 6, rnd(i + 7) % 9")
+            .keyed(&["k", "v"])
+            .max_epochs(8)
+            .min_epochs(4)
+            .seeds(16)
+    };
+    case().query("SELECT k, v, RANK() OVER (PARTITION BY v, k ORDER BY v) AS r FROM p").check();
+    case().query("SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v) AS t FROM p").check();
+    case()
+        .query("SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY v ORDER BY k) AS r FROM p) WHERE r <= 2")
+        .check();
+}

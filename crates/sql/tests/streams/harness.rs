@@ -366,7 +366,13 @@ impl Case {
             let only = |a: &[String], b: &[String]| a.iter().filter(|r| !b.contains(r)).cloned().collect::<Vec<_>>();
             assert!(!whole.is_empty(), "{}\nhas no state", self.query);
             let (lost, new) = (only(&whole, &split), only(&split, &whole));
-            assert!(whole == split, "seed {seed}\n{}\nstate in whole epochs:\n{}\nin split ones:\n{}", self.query, lost.join("\n"), new.join("\n"));
+            assert!(
+                whole == split,
+                "seed {seed}\n{}\nstate in whole epochs:\n{}\nin split ones:\n{}",
+                self.query,
+                lost.join("\n"),
+                new.join("\n")
+            );
         }
     }
 
@@ -470,10 +476,8 @@ fn physical(columns: &str) -> SchemaRef {
 /// Columns of a sink that takes the rows of such a batch result.
 fn sink_columns(result: &SchemaRef) -> String {
     let shown = result.fields().iter().filter(|f| !f.name().starts_with("__"));
-    let columns: Vec<String> = shown
-        .enumerate()
-        .map(|(i, f)| format!("`{}` {}", column_name(f.name(), i), sql_type(f.data_type())))
-        .collect();
+    let columns: Vec<String> =
+        shown.enumerate().map(|(i, f)| format!("`{}` {}", column_name(f.name(), i), sql_type(f.data_type()))).collect();
     columns.join(", ")
 }
 

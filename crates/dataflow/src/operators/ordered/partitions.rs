@@ -5,7 +5,8 @@
 //! of the partition`. Numbers are little endian.
 //!
 //! **Memory.** A partition that the store has as it is can be let go of ([`Partitions::shrink`]) and is read again when one of its rows comes. From
-//! then on a partition that is not in memory may still be in the store.
+//! then on a partition that is not in memory may still be in the store; one that has lost its last row is there until the seal that says so is written,
+//! and must not be read until then.
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
@@ -64,7 +65,7 @@ pub(in crate::operators) struct Partitions {
     /// Keys of partitions that changed since the last checkpoint, with repetition.
     dirty: Vec<Arc<[u8]>>,
     /// (partition, row) of rows that changed since the last checkpoint.
-    changed: HashSet<(Arc<[u8]>, Box<[u8]>)>,
+    changed: HashSet<RowKey>,
     bytes: u64,
     /// Bytes of partitions that changed since the last seal.
     unsealed: u64,
@@ -74,6 +75,9 @@ pub(in crate::operators) struct Partitions {
     /// Counts batches, to find what was not used for longest.
     clock: u64,
 }
+
+/// Partition and row.
+type RowKey = (Arc<[u8]>, Box<[u8]>);
 
 /// Where partitions are that are not in memory.
 struct Cold {
@@ -85,7 +89,12 @@ struct Cold {
     /// Partitions that only the store has, and their bytes.
     away: u64,
     away_bytes: u64,
+    /// Partitions that lost their last row, with the seal that says so ([`UNSEALED`]: none yet). The store may still have them.
+    emptied: HashMap<Arc<[u8]>, u64>,
 }
+
+/// A seal that is yet to come.
+const UNSEALED: u64 = u64::MAX;
 
 /// What a row costs beside its bytes.
 const ROW_BYTES: u64 = 48;
@@ -114,7 +123,7 @@ impl Partitions {
 
     /// See [`Operator::attach`](crate::operators::Operator::attach).
     pub fn attach(&mut self, store: Arc<dyn ColdState>, keep: u64) {
-        self.cold = Some(Cold { store, keep, restoring: None, away: 0, away_bytes: 0 });
+        self.cold = Some(Cold { store, keep, restoring: None, away: 0, away_bytes: 0, emptied: HashMap::new() });
     }
 
     /// Partitions that hold rows.
@@ -199,8 +208,10 @@ impl Partitions {
         keys: impl Iterator<Item = &'k [u8]>,
         shorten: impl Fn(&mut Vec<(Row, i64)>) -> Option<Row>,
     ) -> Result<(), DataflowError> {
-        let Some(store) = self.cold.as_ref().filter(|c| c.away > 0).map(|c| c.store.clone()) else { return Ok(()) };
-        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key)).collect();
+        let Some(cold) = self.cold.as_ref().filter(|c| c.away > 0) else { return Ok(()) };
+        let (store, readable) = (cold.store.clone(), cold.store.stored_seals());
+        let is_gone = |key: &[u8]| cold.emptied.get(key).is_some_and(|seal| *seal > readable);
+        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key) && !is_gone(key)).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let entries = match self.kept {
@@ -429,6 +440,9 @@ impl Partitions {
         if self.index.remove(&at.key).is_some() {
             self.bytes = self.bytes.saturating_sub(std::mem::take(&mut at.bytes));
             self.free.push(slot);
+            if let Some(cold) = self.cold.as_mut().filter(|_| at.dirty) {
+                cold.emptied.insert(at.key.clone(), UNSEALED);
+            }
         }
     }
 
@@ -447,7 +461,17 @@ impl Partitions {
         keys.sort_unstable();
         keys.dedup();
         let mut sealed = Vec::with_capacity(keys.len() + self.changed.len());
+        if let Some(cold) = &mut self.cold {
+            let readable = cold.store.stored_seals();
+            cold.emptied.retain(|_, seal| *seal > readable);
+        }
         for key in keys {
+            if let Some(cold) = &mut self.cold {
+                match self.index.contains_key(&key) {
+                    true => drop(cold.emptied.remove(&key)),
+                    false => drop(cold.emptied.insert(key.clone(), self.seals)),
+                }
+            }
             let at = self.index.get(&key).map(|slot| &mut self.slots[*slot as usize]);
             let at = at.map(|at| {
                 (at.dirty, at.sealed) = (false, self.seals);

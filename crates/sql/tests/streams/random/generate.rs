@@ -249,7 +249,8 @@ fn framed(draws: &mut Draws, columns: &[Column]) -> Framed {
             (expr::renumbered(&call.text, &places), call.of, true)
         }
     };
-    Framed { text, frame: if has_frame { *draws.pick(&FRAMES) } else { "" }, of }
+    let frame: usize = if has_frame { draws.below(FRAMES.len()) } else { 0 };
+    Framed { text, frame: FRAMES[frame], of }
 }
 
 fn whole(draws: &mut Draws, query: &Query) -> Option<usize> {

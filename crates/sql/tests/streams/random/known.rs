@@ -175,8 +175,11 @@ fn join(op: Op, inputs: Vec<Query>) -> Option<Query> {
     let kind = *kind;
     let [left, right] = inputs.as_slice() else { return None };
     let append_only = left.append_only && right.append_only;
-    let on_bounds: Vec<(Role, Role)> =
-        on.iter().map(|(l, r)| (left.columns[*l].role, right.columns[*r].role)).filter(|r| r.0 != Role::Plain).collect();
+    let on_bounds: Vec<(Role, Role)> = on
+        .iter()
+        .map(|(l, r)| (left.columns[*l].role, right.columns[*r].role))
+        .filter(|r| r.0 != Role::Plain)
+        .collect();
     let never_padded = matches!(kind, "INNER" | "LEFT SEMI" | "RIGHT SEMI");
     if let Some(near) = near {
         let times = is_time(&left.columns, near.left) && is_time(&right.columns, near.right);

@@ -257,9 +257,8 @@ impl Writer {
             [one] => (*one).to_owned(),
             several => format!("least({})", several.join(", ")),
         };
-        let over = |end: &str| {
-            format!("CAST({end} AS BIGINT) + {} <= (SELECT {watermark} FROM __watermark)", query.behind)
-        };
+        let over =
+            |end: &str| format!("CAST({end} AS BIGINT) + {} <= (SELECT {watermark} FROM __watermark)", query.behind);
         let condition = match closes {
             Closes::Always(end) => over(&own[end]),
             Closes::Unmatched(left, right) => {
@@ -356,7 +355,8 @@ fn text(query: &Query, inputs: &[(String, Vec<String>)], own: &[String]) -> Stri
         }
         Op::Join { kind, on, near, residual } => {
             let both: Vec<String> = names.iter().chain(&others).cloned().collect();
-            let mut condition: Vec<String> = on.iter().map(|(l, r)| format!("{} = {}", names[*l], others[*r])).collect();
+            let mut condition: Vec<String> =
+                on.iter().map(|(l, r)| format!("{} = {}", names[*l], others[*r])).collect();
             condition.extend(near.map(|near| {
                 let (left, right) = (&names[near.left], &others[near.right]);
                 let (before, after) = (near.before, near.after);
@@ -422,7 +422,9 @@ fn membership(how: Membership, column: &str, of: &str, other: &str) -> String {
     match how {
         Membership::In => format!("{column} IN (SELECT {of} FROM ({other}) AS j)"),
         Membership::NotIn => format!("{column} NOT IN (SELECT {of} FROM ({other}) AS j)"),
-        Membership::NotInKnown => format!("coalesce({column}, 0) NOT IN (SELECT coalesce({of}, 0) FROM ({other}) AS j)"),
+        Membership::NotInKnown => {
+            format!("coalesce({column}, 0) NOT IN (SELECT coalesce({of}, 0) FROM ({other}) AS j)")
+        }
         Membership::Exists => exists,
         Membership::NotExists => format!("NOT {exists}"),
         Membership::Scalar => format!("{column} > (SELECT min({of}) FROM ({other}) AS j)"),
@@ -436,8 +438,6 @@ fn grouping(sets: &str, keys: &[String], bounds: &[String]) -> String {
     if sets != "SETS" {
         return format!("{sets} ({})", listed(keys));
     }
-    let set = |keys: &[String]| {
-        format!("({})", listed(&keys.iter().chain(bounds).cloned().collect::<Vec<_>>()))
-    };
+    let set = |keys: &[String]| format!("({})", listed(&keys.iter().chain(bounds).cloned().collect::<Vec<_>>()));
     format!("GROUPING SETS ({}, {}, {})", set(keys), set(&keys[..1]), set(&[]))
 }
