@@ -5,12 +5,14 @@
 //! of the partition`. Numbers are little endian.
 //!
 //! **Memory.** A partition that the store has as it is can be let go of ([`Partitions::shrink`]) and is read again when one of its rows comes. From
-//! then on a partition that is not in memory may still be in the store.
+//! then on a partition that is not in memory may still be in the store. One that was emptied is not looked for there until the store has heard of it: it
+//! would come back with the rows that it has lost.
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use millstream_plan::OperatorId;
 
 use super::{Layout, Multiset, Row, bytes};
@@ -50,6 +52,9 @@ pub(in crate::operators) struct Partition {
     bytes: u64,
 }
 
+/// (partition, row)
+type ChangedRow = (Arc<[u8]>, Box<[u8]>);
+
 /// See the module.
 pub(in crate::operators) struct Partitions {
     id: OperatorId,
@@ -63,8 +68,8 @@ pub(in crate::operators) struct Partitions {
     touched: Vec<u32>,
     /// Keys of partitions that changed since the last checkpoint, with repetition.
     dirty: Vec<Arc<[u8]>>,
-    /// (partition, row) of rows that changed since the last checkpoint.
-    changed: HashSet<RowKey>,
+    /// Rows that changed since the last checkpoint, and whether they have an entry in it.
+    changed: HashMap<ChangedRow, bool>,
     bytes: u64,
     /// Bytes of partitions that changed since the last seal.
     unsealed: u64,
@@ -74,9 +79,6 @@ pub(in crate::operators) struct Partitions {
     /// Counts batches, to find what was not used for longest.
     clock: u64,
 }
-
-/// Partition and row.
-type RowKey = (Arc<[u8]>, Box<[u8]>);
 
 /// Where partitions are that are not in memory.
 struct Cold {
@@ -88,6 +90,15 @@ struct Cold {
     /// Partitions that only the store has, and their bytes.
     away: u64,
     away_bytes: u64,
+    /// Partitions that were emptied, and the seal that tells the store.
+    emptied: HashMap<Arc<[u8]>, u64>,
+}
+
+impl Cold {
+    /// Whether what the store has of a partition is not older than what is known here.
+    fn is_current(&self, key: &[u8], stored: u64) -> bool {
+        self.emptied.get(key).is_none_or(|seal| *seal <= stored)
+    }
 }
 
 /// What a row costs beside its bytes.
@@ -106,7 +117,7 @@ impl Partitions {
             free: Vec::new(),
             touched: Vec::new(),
             dirty: Vec::new(),
-            changed: HashSet::new(),
+            changed: HashMap::new(),
             bytes: 0,
             unsealed: 0,
             cold: None,
@@ -117,7 +128,7 @@ impl Partitions {
 
     /// See [`Operator::attach`](crate::operators::Operator::attach).
     pub fn attach(&mut self, store: Arc<dyn ColdState>, keep: u64) {
-        self.cold = Some(Cold { store, keep, restoring: None, away: 0, away_bytes: 0 });
+        self.cold = Some(Cold { store, keep, restoring: None, away: 0, away_bytes: 0, emptied: HashMap::new() });
     }
 
     /// Partitions that hold rows.
@@ -203,7 +214,9 @@ impl Partitions {
         shorten: impl Fn(&mut Vec<(Row, i64)>) -> Option<Row>,
     ) -> Result<(), DataflowError> {
         let Some(store) = self.cold.as_ref().filter(|c| c.away > 0).map(|c| c.store.clone()) else { return Ok(()) };
-        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key)).collect();
+        let stored = store.stored_seals();
+        let is_current = |key: &[u8]| self.cold.as_ref().is_some_and(|c| c.is_current(key, stored));
+        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key) && is_current(key)).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let entries = match self.kept {
@@ -361,7 +374,8 @@ impl Partitions {
         for (row, weight) in changes {
             let (length, size) = (at.rows.len(), row.bytes().len() as u64 + ROW_BYTES);
             if self.kept == Kept::All {
-                self.changed.insert((at.key.clone(), row.bytes().into()));
+                let before = at.rows.weight(row.bytes());
+                note(&mut self.changed, &at.key, row.bytes(), before, before + weight);
             }
             if let Err(row) = at.rows.add(row, weight) {
                 let shown = self.layout.show(&at.key, &row);
@@ -386,11 +400,14 @@ impl Partitions {
     pub fn truncate(&mut self, slot: u32, keep: usize, weight: i64) {
         let at = &mut self.slots[slot as usize];
         // The last row that stays may change its weight.
-        let changed = at.rows.iter().skip(keep.saturating_sub(1)).map(|(r, _)| r);
+        let changed = at.rows.iter().skip(keep.saturating_sub(1));
         if self.kept == Kept::All {
-            self.changed.extend(changed.clone().map(|r| (at.key.clone(), r.bytes().into())));
+            for (i, (row, before)) in changed.clone().enumerate() {
+                let after = if keep > 0 && i == 0 { weight } else { 0 };
+                note(&mut self.changed, &at.key, row.bytes(), before, after);
+            }
         }
-        let gone = changed.skip(usize::from(keep > 0)).map(|r| r.bytes().len() as u64 + ROW_BYTES);
+        let gone = changed.skip(usize::from(keep > 0)).map(|(r, _)| r.bytes().len() as u64 + ROW_BYTES);
         let bytes: u64 = gone.sum();
         at.rows.truncate(keep, weight);
         at.bytes = at.bytes.saturating_sub(bytes);
@@ -407,7 +424,7 @@ impl Partitions {
         };
         if self.kept == Kept::All {
             let key = &self.slots[slot as usize].key;
-            self.changed.extend(rows.iter().map(|(r, _)| (key.clone(), r.bytes().into())));
+            rows.iter().for_each(|(row, before)| note(&mut self.changed, key, row.bytes(), *before, 0));
         }
         let bytes: u64 = rows.iter().map(|(r, _)| r.bytes().len() as u64 + ROW_BYTES).sum();
         self.slots[slot as usize].bytes = self.slots[slot as usize].bytes.saturating_sub(bytes);
@@ -432,6 +449,9 @@ impl Partitions {
         if self.index.remove(&at.key).is_some() {
             self.bytes = self.bytes.saturating_sub(std::mem::take(&mut at.bytes));
             self.free.push(slot);
+            if let Some(cold) = &mut self.cold {
+                cold.emptied.insert(at.key.clone(), if at.dirty { self.seals + 1 } else { at.sealed });
+            }
         }
     }
 
@@ -446,6 +466,10 @@ impl Partitions {
     /// See [`Operator::seal`](crate::operators::Operator::seal).
     pub fn seal(&mut self) -> Vec<StateChange> {
         (self.seals, self.unsealed) = (self.seals + 1, 0);
+        if let Some(cold) = &mut self.cold {
+            let stored = cold.store.stored_seals();
+            cold.emptied.retain(|_, seal| *seal > stored);
+        }
         let mut keys = std::mem::take(&mut self.dirty);
         keys.sort_unstable();
         keys.dedup();
@@ -461,7 +485,7 @@ impl Partitions {
                 sealed.push(StateChange { key: [b"p", &*key].concat(), value });
             }
         }
-        let mut rows: Vec<_> = std::mem::take(&mut self.changed).into_iter().collect();
+        let mut rows: Vec<ChangedRow> = std::mem::take(&mut self.changed).into_keys().collect();
         rows.sort_unstable();
         for (key, row) in rows {
             let entry = [b"r", &*key, &*row].concat();
@@ -552,6 +576,19 @@ fn encode_row(weight: i64, row: &Row, partition: usize) -> Vec<u8> {
     value.extend_from_slice(&(row.order().len() as u32).to_le_bytes());
     value.extend_from_slice(&(partition as u32).to_le_bytes());
     value
+}
+
+/// Notes that a row is there `after` times instead of `before`. One that has come and gone since the last checkpoint leaves no trace.
+fn note(changed: &mut HashMap<ChangedRow, bool>, key: &Arc<[u8]>, row: &[u8], before: i64, after: i64) {
+    match changed.entry((key.clone(), row.into())) {
+        Entry::Occupied(known) if after == 0 && !known.get() => {
+            known.remove();
+        }
+        Entry::Occupied(_) => {}
+        Entry::Vacant(new) => {
+            new.insert(before > 0);
+        }
+    }
 }
 
 /// Takes a little endian number of `width` bytes off the front.
