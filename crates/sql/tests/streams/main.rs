@@ -9,6 +9,7 @@
 //! | [`batch`] | the judge, with window table functions expanded by their definition |
 //! | [`difference`] | two multisets of rows |
 //! | [`nexmark`], [`duckdb`] | the queries of Nexmark, against DataFusion and against DuckDB |
+//! | [`patterns`] | `MATCH_RECOGNIZE` against a matcher that tries everything |
 //! | [`random`] | random queries over random rows |
 //! | [`draws`] | seeded random numbers |
 //!
@@ -29,6 +30,7 @@ mod joins;
 mod linear;
 mod lookup;
 mod nexmark;
+mod patterns;
 mod random;
 mod rank;
 mod unnest;

@@ -264,6 +264,12 @@ impl Partitions {
         self.index.get(key).copied()
     }
 
+    /// All partitions in memory.
+    pub fn keys(&self) -> impl Iterator<Item = (Arc<[u8]>, u32)> {
+        let slots = self.slots.iter().enumerate().map(|(slot, p)| (p.key.clone(), slot as u32));
+        slots.filter(|(key, slot)| self.find(key) == Some(*slot))
+    }
+
     fn slot(&mut self, key: &[u8]) -> u32 {
         if let Some(slot) = self.index.get(key) {
             return *slot;
