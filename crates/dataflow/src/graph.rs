@@ -83,6 +83,8 @@ pub enum TimeDomain {
     /// One millisecond behind another: of sessions, which end only when the watermark has passed their end (a row at that very
     /// moment still belongs to them).
     Behind(Box<TimeDomain>),
+    /// So many milliseconds behind another: of matches, which may be known only when their time is up.
+    Delayed(Box<TimeDomain>, i64),
 }
 
 impl TimeDomain {
@@ -94,6 +96,10 @@ impl TimeDomain {
             Self::Behind(other) => {
                 let (clock, behind) = other.clock();
                 (clock, behind + 1)
+            }
+            Self::Delayed(other, delay) => {
+                let (clock, behind) = other.clock();
+                (clock, behind.saturating_add(*delay))
             }
         }
     }
@@ -139,6 +145,8 @@ pub enum NodeKind {
     Rank(Arc<Rank>),
     /// Functions over frames of ordered partitions. Output: the input's columns, then one per call.
     Over(Arc<Over>),
+    /// `MATCH_RECOGNIZE`: one row per match. Input and output are append-only. Output: the partition's columns, then the measures.
+    RowPattern(Arc<RowPattern>),
     /// The one row of each key: what a table of upserts holds, or what a sink is to hold.
     Keyed(Arc<Keyed>),
     Sink(Box<SinkNode>),
@@ -494,6 +502,9 @@ pub enum RankFunction {
 pub struct Over {
     pub rows: Ordered,
     pub calls: Vec<OverCall>,
+    /// Each row is emitted once, when this watermark has passed it: the rows are append-only, their order begins with a time attribute,
+    /// ascending, and every function says what it remembers.
+    pub close: Option<TimeDomain>,
 }
 
 /// One function.
@@ -502,8 +513,27 @@ pub struct OverCall {
     pub function: OverFunction,
     /// A row's result depends only on this many rows before and after it; `None`: on rows at any distance.
     pub reach: Option<(u64, u64)>,
+    /// What it needs of the rows before, where rows come in order; `None`: it looks ahead.
+    pub memory: Option<Memory>,
     /// As SQL.
     pub text: String,
+}
+
+/// What a function over a frame must remember of the rows before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The last so many of them.
+    Last(u64),
+    /// Those of the last so many milliseconds.
+    Millis(i64),
+    /// The first so many of the partition.
+    First(u64),
+    /// What the aggregate has added up.
+    Sum,
+    /// How many they are.
+    Rank(RankFunction),
+    /// All of them.
+    All,
 }
 
 /// What is computed for a row.
@@ -513,6 +543,155 @@ pub enum OverFunction {
     Aggregate { call: AggregateCall, frame: Arc<WindowFrame> },
     /// A window function of DataFusion, with its frame, over the node's input.
     Window(Arc<dyn WindowExpr>),
+}
+
+/// Matches of a pattern of rows.
+#[derive(Clone, Debug)]
+pub struct RowPattern {
+    /// The order begins with a time attribute, ascending, nulls last. Append-only.
+    pub rows: Ordered,
+    /// Rows are matched when this watermark has passed them.
+    pub domain: TimeDomain,
+    pub variables: Vec<PatternVariable>,
+    /// Never matches without a row.
+    pub pattern: Pattern,
+    /// Where the search goes on after a match.
+    pub skip: SkipTo,
+    /// The last row of a match is less than this after its first.
+    pub within_ms: Option<i64>,
+    /// Over the input: what is looked up in rows.
+    pub arguments: Vec<Arc<dyn PhysicalExpr>>,
+    /// What conditions and measures see.
+    pub slots: Vec<Slot>,
+    pub measures: Vec<(String, Formula)>,
+    /// As SQL.
+    pub text: String,
+}
+
+/// A variable of a pattern. A row that is mapped to it meets both conditions.
+#[derive(Clone, Debug)]
+pub struct PatternVariable {
+    pub name: String,
+    /// Over the row and its neighbours, whatever has been matched.
+    pub local: Option<Formula>,
+    /// Over the match so far, which ends with the row.
+    pub running: Option<Formula>,
+    /// As SQL.
+    pub text: String,
+}
+
+/// A pattern. What is written first is preferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// By index.
+    Variable(usize),
+    Concat(Vec<Pattern>),
+    Either(Vec<Pattern>),
+    Repeat {
+        pattern: Box<Pattern>,
+        from: u32,
+        to: Option<u32>,
+        greedy: bool,
+    },
+}
+
+/// An expression over slots.
+#[derive(Clone, Debug)]
+pub struct Formula {
+    pub expr: Arc<dyn PhysicalExpr>,
+    /// Its columns, in order.
+    pub slots: Vec<usize>,
+    pub schema: SchemaRef,
+}
+
+/// A value of a match: of one row, or of all.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// `arguments[argument]` in the row that is `back` rows before the one at `place` among those mapped to `variable` (`None`: to any).
+    Row { variable: Option<usize>, place: Place, back: u64, argument: usize },
+    /// Of the rows mapped to `variable`.
+    Aggregate { variable: Option<usize>, call: AggregateCall },
+}
+
+/// A row among others, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    First(u64),
+    /// From the end.
+    Last(u64),
+}
+
+/// `AFTER MATCH SKIP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipTo {
+    PastLastRow,
+    NextRow,
+    /// The first row mapped to this variable; the next row if there is none or the match begins with it.
+    First(usize),
+    /// The same with the last.
+    Last(usize),
+}
+
+impl Pattern {
+    /// True if it can match without a row.
+    #[must_use]
+    pub fn is_nullable(&self) -> bool {
+        match self {
+            Self::Variable(_) => false,
+            Self::Concat(parts) => parts.iter().all(Self::is_nullable),
+            Self::Either(parts) => parts.iter().any(Self::is_nullable),
+            Self::Repeat { pattern, from, to, .. } => *from == 0 || *to == Some(0) || pattern.is_nullable(),
+        }
+    }
+
+    /// Places of variables when repetitions are written out.
+    #[must_use]
+    pub fn places(&self) -> u64 {
+        match self {
+            Self::Variable(_) => 1,
+            Self::Concat(parts) | Self::Either(parts) => parts.iter().map(Self::places).fold(0, u64::saturating_add),
+            Self::Repeat { pattern, from, to, .. } => {
+                let times = to.map_or(u64::from(*from) + 1, u64::from);
+                pattern.places().saturating_mul(times)
+            }
+        }
+    }
+
+    /// How many rows a match has, if that is always the same.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Variable(_) => Some(1),
+            Self::Concat(parts) => parts.iter().map(Self::length).sum(),
+            Self::Either(parts) => {
+                let mut lengths = parts.iter().map(Self::length);
+                let first = lengths.next()??;
+                lengths.all(|l| l == Some(first)).then_some(first)
+            }
+            Self::Repeat { pattern, from, to, .. } if Some(*from) == *to => {
+                pattern.length()?.checked_mul(u64::from(*from))
+            }
+            Self::Repeat { .. } => None,
+        }
+    }
+}
+
+impl RowPattern {
+    /// A match is known as soon as its last row has come.
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        self.pattern.length().is_some()
+    }
+
+    /// How many rows before a match are looked at.
+    #[must_use]
+    pub fn back(&self) -> u64 {
+        let back = |slot: &Slot| match slot {
+            Slot::Row { back, .. } => *back,
+            Slot::Aggregate { .. } => 0,
+        };
+        self.slots.iter().map(back).max().unwrap_or_default()
+    }
 }
 
 /// A table with one row per key.

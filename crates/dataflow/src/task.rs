@@ -203,6 +203,8 @@ impl Task {
                 NodeKind::WindowAggregate(spec) => Some(&spec.domain),
                 NodeKind::Join(spec) => spec.bound.as_ref(),
                 NodeKind::Rank(spec) => spec.rows.close.as_ref().map(|c| &c.domain),
+                NodeKind::Over(spec) => spec.close.as_ref(),
+                NodeKind::RowPattern(spec) => Some(&spec.domain),
                 _ => None,
             };
             let behind = domain.map_or(0, |d| d.clock().1);

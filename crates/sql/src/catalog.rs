@@ -19,6 +19,7 @@ use millstream_plan::options::did_you_mean;
 
 use crate::error::{Mistake, Result};
 use crate::functions::Functions;
+use crate::pattern::PatternPlanner;
 use crate::table::{StreamTable, Table};
 use crate::unnest::{self, UnnestPlanner};
 use crate::versions::{self, VersionsPlanner};
@@ -70,7 +71,12 @@ impl Catalog {
             entries: BTreeMap::new(),
             functions: Functions::new(),
             options: Arc::new(options),
-            relation_planners: vec![Arc::new(VersionsPlanner), Arc::new(UnnestPlanner), Arc::new(WindowPlanner)],
+            relation_planners: vec![
+                Arc::new(VersionsPlanner),
+                Arc::new(UnnestPlanner),
+                Arc::new(WindowPlanner),
+                Arc::new(PatternPlanner),
+            ],
             type_planner: Arc::new(Types),
         }
     }

@@ -140,6 +140,7 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
         | NodeKind::Union
         | NodeKind::Unnest(_)
         | NodeKind::LocalRank(_)
+        | NodeKind::RowPattern(_)
         | NodeKind::Keyed(_)
         | NodeKind::Sink(_) => ("the query".to_owned(), Vec::new()),
     }

@@ -96,6 +96,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
         NodeKind::Join(join) => describe_join(join),
         NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
         NodeKind::Over(spec) => ordered::describe_over(spec),
+        NodeKind::RowPattern(spec) => ordered::describe_pattern(spec),
         NodeKind::Keyed(spec) => vec![format!("keyed {:?} {:?}", spec.input, spec.keys)],
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
@@ -255,7 +256,10 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             vec![format!("rank before the shuffle: the first {} rows of an epoch", spec.to)]
         }
         NodeKind::Rank(spec) => ordered::rank_lines(spec, node),
-        NodeKind::Over(spec) => ordered::over_lines(spec, node),
+        NodeKind::Over(spec) => {
+            ordered::over_lines(spec, node, spec.close.as_ref().map(|domain| clock(domain, graph)).as_deref())
+        }
+        NodeKind::RowPattern(spec) => ordered::pattern_lines(spec, node, &clock(&spec.domain, graph)),
         NodeKind::Keyed(spec) => keyed_lines(spec, node),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
     }
@@ -416,7 +420,7 @@ fn bound(spec: &WindowAggregate, graph: &Graph) -> String {
 /// What closes windows and lets rows go.
 fn clock(domain: &TimeDomain, graph: &Graph) -> String {
     match domain.clock().0 {
-        TimeDomain::Processing | TimeDomain::Behind(_) => "processing time".to_owned(),
+        TimeDomain::Processing | TimeDomain::Behind(_) | TimeDomain::Delayed(..) => "processing time".to_owned(),
         TimeDomain::Event(ids) => {
             let mut watermarks = Vec::new();
             for (_, source) in graph.sources().filter(|(_, s)| ids.contains(&s.source)) {

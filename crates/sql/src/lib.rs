@@ -24,6 +24,7 @@ mod lex;
 mod lower;
 mod names;
 mod optimize;
+mod pattern;
 mod pipeline;
 mod query;
 mod refuse;

@@ -48,8 +48,10 @@ impl Names {
     /// Replaces the unquoted names of a query by their declared spellings. Names that the query itself gives (`AS x`) count.
     pub fn respell(&self, tokens: &[TokenWithSpan]) -> Tokens {
         let mut names = self.clone();
-        for pair in tokens.windows(2) {
+        let definitions = definitions(tokens);
+        for (i, pair) in tokens.windows(2).enumerate() {
             if is_word(&pair[0].token, "AS")
+                && !definitions.iter().any(|d| d.contains(&i))
                 && let Some(alias) = word(&pair[1].token)
             {
                 names.add(&alias.value);
@@ -63,6 +65,9 @@ impl Names {
             {
                 names.add(&name.value);
             }
+        }
+        for name in pattern_variables(tokens) {
+            names.add(name);
         }
         let mut respelled = tokens.to_vec();
         for i in 0..respelled.len() {
@@ -81,6 +86,40 @@ impl Names {
     }
 }
 
+/// Where the DEFINE clauses of MATCH_RECOGNIZE stand: there AS names nothing.
+fn definitions(tokens: &[TokenWithSpan]) -> Vec<std::ops::Range<usize>> {
+    let Some(clause) = tokens.iter().position(|t| is_word(&t.token, "MATCH_RECOGNIZE")) else { return Vec::new() };
+    let begins = (clause..tokens.len()).filter(|i| is_word(&tokens[*i].token, "DEFINE"));
+    let ends = |from: usize| {
+        let mut depth = 1;
+        (from..tokens.len()).find(|i| {
+            match tokens[*i].token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })
+    };
+    begins.map(|from| from..ends(from).unwrap_or(tokens.len())).collect()
+}
+
+/// The words of `PATTERN (…)` in MATCH_RECOGNIZE.
+fn pattern_variables(tokens: &[TokenWithSpan]) -> Vec<&str> {
+    let mut found = Vec::new();
+    let Some(clause) = tokens.iter().position(|t| is_word(&t.token, "MATCH_RECOGNIZE")) else { return found };
+    let mut depth = 0;
+    for pair in tokens[clause..].windows(2) {
+        match &pair[1].token {
+            Token::LParen if depth > 0 || is_word(&pair[0].token, "PATTERN") => depth += 1,
+            Token::RParen if depth > 0 => depth -= 1,
+            token if depth > 0 => found.extend(word(token).map(|w| w.value.as_str())),
+            _ => {}
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -96,6 +135,12 @@ mod tests {
         let tokens =
             statements("SELECT DATETIME, price, PRICE, `datetime`, datetime(1), x AS Total, TOTAL").unwrap().remove(0);
         let text: Vec<String> = names.respell(&tokens).iter().map(|t| t.token.to_string()).collect();
+        // Variables of a pattern keep theirs.
+        names.add("a");
+        let pattern = "t MATCH_RECOGNIZE (MEASURES A.PRIce AS x PATTERN (A (A | B)) DEFINE b AS DATETIME > 1)";
+        let respelled = names.respell(&statements(pattern).unwrap().remove(0));
+        let shown: Vec<String> = respelled.iter().map(|t| t.token.to_string()).collect();
+        assert!(shown.join(" ").contains("PATTERN ( A ( A | B ) ) DEFINE B AS dateTime"), "{shown:?}");
         assert_eq!(
             text.join(" "),
             "SELECT dateTime , price , PRICE , `datetime` , datetime ( 1 ) , x AS Total , Total"

@@ -11,12 +11,15 @@ use crate::{refuse, rewrite};
 /// The pseudo function that carries `PARTITION BY` of a session window.
 pub(crate) const PARTITION_BY: &str = "__partition_by";
 
+/// The pseudo variable that carries `WITHIN` of a pattern.
+pub(crate) const WITHIN: &str = "__within";
+
 /// sqlparser's own limit, which it counts per nested construct and not per operator.
 const RECURSION: usize = 120;
 
 /// Parses a query, refuses what no stream can do, and rewrites the dialects' own forms.
 pub(crate) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query> {
-    let tokens = table_arguments(tokens);
+    let tokens = pattern_clauses(table_arguments(tokens))?;
     let mut query = run(&tokens, |parser| parser.parse_query().map(|q| *q))?;
     refuse::check_query(&query, &tokens)?;
     rewrite::rewrite_query(&mut query)?;
@@ -129,6 +132,63 @@ fn table_arguments(tokens: &[TokenWithSpan]) -> Tokens {
     out
 }
 
+/// Inside MATCH_RECOGNIZE, `WITHIN x DEFINE` → `DEFINE __within AS x,`; FINAL and RUNNING before a function say what ONE ROW PER MATCH does
+/// anyhow. Forms that sqlparser does not know.
+fn pattern_clauses(tokens: Tokens) -> Result<Tokens> {
+    if lex::find_word(&tokens, "MATCH_RECOGNIZE").is_none() {
+        return Ok(tokens);
+    }
+    let mut out = Tokens::with_capacity(tokens.len());
+    // Open brackets, and at how many a clause began.
+    let (mut depth, mut clauses): (usize, Vec<usize>) = (0, Vec::new());
+    let mut i = 0;
+    while let Some(token) = tokens.get(i) {
+        let is = |at: usize, text: &str| tokens.get(at).is_some_and(|t| is_word(&t.token, text));
+        match token.token {
+            Token::LParen => {
+                depth += 1;
+                if i > 0 && is(i - 1, "MATCH_RECOGNIZE") {
+                    clauses.push(depth);
+                }
+            }
+            Token::RParen => {
+                if clauses.last() == Some(&depth) {
+                    clauses.pop();
+                }
+                depth = depth.saturating_sub(1);
+            }
+            Token::LBrace if !clauses.is_empty() && tokens.get(i + 1).is_some_and(|t| t.token == Token::Minus) => {
+                let message = "{- … -} leaves rows out of ALL ROWS PER MATCH, which is not supported on streams";
+                return Err(Mistake::new(token.span.start, message)
+                    .hint("leave the brackets out: ONE ROW PER MATCH gives measures only"));
+            }
+            _ => {}
+        }
+        let is_call = tokens.get(i + 1).is_some_and(|t| word(&t.token).is_some())
+            && tokens.get(i + 2).is_some_and(|t| t.token == Token::LParen);
+        if !clauses.is_empty() && is_call && (is(i, "FINAL") || is(i, "RUNNING")) {
+            i += 1;
+            continue;
+        }
+        if clauses.last() == Some(&depth)
+            && is(i, "WITHIN")
+            && let Some(define) = (i..tokens.len()).find(|at| is(*at, "DEFINE"))
+        {
+            let at = |token: Token| TokenWithSpan { token, span: tokens[i].span };
+            out.push(tokens[define].clone());
+            out.push(lex::identifier(WITHIN, token));
+            out.push(TokenWithSpan { token: Token::make_keyword("AS"), span: token.span });
+            out.extend_from_slice(&tokens[i + 1..define]);
+            out.push(at(Token::Comma));
+            i = define + 1;
+            continue;
+        }
+        out.push(token.clone());
+        i += 1;
+    }
+    Ok(out)
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -147,6 +207,21 @@ mod tests {
         assert_eq!(shown("F(TABLE t PARTITION BY k, 1)"), "F ( t , __partition_by ( k ) , 1 )");
         assert_eq!(shown("F(TABLE t PARTITION BY (a, b), 1)"), "F ( t , __partition_by ( a , b ) , 1 )");
         assert_eq!(shown("x OVER (PARTITION BY a)"), "x OVER ( PARTITION BY a )");
+    }
+
+    #[test]
+    fn clauses_of_a_pattern_become_definitions() {
+        let shown = |sql: &str| {
+            let tokens = lex::statements(sql).unwrap().remove(0);
+            pattern_clauses(tokens).unwrap().iter().map(|t| t.token.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            shown(
+                "t MATCH_RECOGNIZE (MEASURES FINAL LAST(A.x) AS x PATTERN (A) WITHIN INTERVAL '1' HOUR DEFINE A AS y > 1)"
+            ),
+            "t MATCH_RECOGNIZE ( MEASURES LAST ( A . x ) AS x PATTERN ( A ) DEFINE __within AS INTERVAL '1' HOUR , A AS y > 1 )"
+        );
+        assert_eq!(shown("SELECT final, within FROM t"), "SELECT final , within FROM t");
     }
 
     #[test]

@@ -38,14 +38,14 @@ const ORDERED: &[&str] = &[
 
 pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
     let start = tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start);
-    match query.visit(&mut Refuse { tokens, depth: 0 }) {
+    match query.visit(&mut Refuse { tokens, depth: 0, patterns: 0 }) {
         ControlFlow::Break(mistake) => Err(mistake.or_at(start)),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
 pub(crate) fn check_expr(expr: &Expr, tokens: &[TokenWithSpan]) -> Result<()> {
-    match expr.visit(&mut Refuse { tokens, depth: 0 }) {
+    match expr.visit(&mut Refuse { tokens, depth: 0, patterns: 0 }) {
         ControlFlow::Break(mistake) => Err(mistake),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -64,7 +64,7 @@ pub(crate) fn clause(token: &Token) -> Option<(&'static str, &'static str)> {
         ("OFFSET", "OFFSET without ORDER BY", "say with ORDER BY which rows come first"),
         ("QUALIFY", "QUALIFY here", "write it after WHERE and GROUP BY"),
         ("WINDOW", "WINDOW here", "write it after WHERE and GROUP BY, or use TABLE(TUMBLE(…)) in FROM"),
-        ("MATCH_RECOGNIZE", "MATCH_RECOGNIZE", "filter and aggregate over a window"),
+        ("MATCH_RECOGNIZE", "MATCH_RECOGNIZE after anything but a name", "name its input with WITH or CREATE VIEW"),
         ("PREWHERE", "PREWHERE", "write WHERE"),
         ("SETTINGS", "SETTINGS", "write SET before the INSERT"),
         ("FORMAT", "FORMAT", "name the format in the sink's table"),
@@ -81,6 +81,8 @@ struct Refuse<'a> {
     tokens: &'a [TokenWithSpan],
     /// Expressions around the current one.
     depth: usize,
+    /// MATCH_RECOGNIZE around it.
+    patterns: usize,
 }
 
 type Flow = ControlFlow<Mistake>;
@@ -208,14 +210,19 @@ impl Visitor for Refuse<'_> {
                 no(self.keyword(self.start(), &["PIVOT", "UNPIVOT"]), "PIVOT", "use aggregates with FILTER (WHERE …)")
             }
             TableFactor::MatchRecognize { .. } => {
-                let at = self.keyword(self.start(), &["MATCH_RECOGNIZE"]);
-                no(at, "MATCH_RECOGNIZE", "filter and aggregate over a window")
+                self.patterns += 1;
+                Flow::Continue(())
             }
             TableFactor::NestedJoin { table_with_joins, .. } => {
                 table_with_joins.joins.iter().try_for_each(|join| self.join(join))
             }
             other => forms::table(other).map_or(Flow::Continue(()), |(what, instead)| no(at, what, instead)),
         }
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
+        self.patterns -= usize::from(matches!(factor, TableFactor::MatchRecognize { .. }));
+        Flow::Continue(())
     }
 
     fn post_visit_expr(&mut self, _: &Expr) -> Flow {
@@ -243,7 +250,8 @@ impl Visitor for Refuse<'_> {
                     );
                 }
                 // OVER brings an order of its own.
-                if function.over.is_none() && ORDERED.contains(&name.as_str()) {
+                let of_rows = self.patterns > 0 && ["first", "last"].contains(&name.as_str());
+                if function.over.is_none() && !of_rows && ORDERED.contains(&name.as_str()) {
                     let message = format!("the result of {name} depends on the order of rows");
                     return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
                 }

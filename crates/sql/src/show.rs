@@ -85,7 +85,7 @@ fn field_name(expr: &Arc<dyn PhysicalExpr>) -> Option<&str> {
     }
 }
 
-fn show_value(value: &ScalarValue) -> String {
+pub(crate) fn show_value(value: &ScalarValue) -> String {
     match value {
         ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => format!("'{}'", text.replace('\'', "''")),
         ScalarValue::IntervalMonthDayNano(Some(i)) => {

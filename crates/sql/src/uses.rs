@@ -13,7 +13,8 @@ use millstream_connectors::Reads;
 use millstream_dataflow::graph::FilterValues;
 
 use crate::catalog::Catalog;
-use crate::lower::time_pairs;
+use crate::lower::{closes, time_pairs};
+use crate::pattern::MatchRecognize;
 use crate::table::{ColumnOrigin, StreamTable, Table};
 use crate::versions::{as_of, table_of, versions};
 use crate::window::{Partition, WindowTvf};
@@ -254,8 +255,9 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
         }
         LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
             Some(window) => visit_window(uses, window, needs),
-            None => match versions(plan) {
-                Some(versions) => {
+            None => match (extension.node.as_any().downcast_ref::<MatchRecognize>(), versions(plan)) {
+                (Some(node), _) => visit_pattern(uses, node),
+                (None, Some(versions)) => {
                     let mut below = needs;
                     versions.key_columns().into_iter().for_each(|c| add(&mut below, c, Paths::All, false));
                     visit(uses, &versions.input, below, None)?;
@@ -264,9 +266,21 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
                     }
                     Ok(())
                 }
-                None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
+                (None, None) => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
             },
         },
+        LogicalPlan::Window(window) => {
+            let schema = window.input.schema();
+            let mut below = Needs::new();
+            // Ties are ordered by all columns.
+            for i in 0..schema.fields().len() {
+                add(&mut below, i, Paths::All, needs.get(&i).is_some_and(|n| n.as_time));
+            }
+            if let Some(time) = closes(window) {
+                add(&mut below, time, Paths::All, true);
+            }
+            visit(uses, &window.input, below, None)
+        }
         LogicalPlan::TableScan(scan) => {
             let Some(source) = scan.source.downcast_ref::<StreamTable>() else {
                 return Err(DataFusionError::Internal(format!("table {} is not a stream", scan.table_name)));
@@ -301,6 +315,16 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
             visit(uses, input, all.collect(), None)
         }),
     }
+}
+
+fn visit_pattern(uses: &mut Uses, node: &MatchRecognize) -> DfResult<()> {
+    let schema = node.input.schema();
+    let mut below: Needs =
+        (0..schema.fields().len()).map(|i| (i, Need { paths: Paths::All, as_time: false })).collect();
+    if let Expr::Column(column) = &node.time {
+        add(&mut below, schema.index_of_column(column)?, Paths::All, true);
+    }
+    visit(uses, &node.input, below, None)
 }
 
 fn visit_window(uses: &mut Uses, window: &WindowTvf, needs: Needs) -> DfResult<()> {
@@ -379,7 +403,7 @@ fn visit_join(uses: &mut Uses, join: &Join, needs: Needs) -> DfResult<()> {
 }
 
 /// True if column `i` of `plan` is its table's watermark column, unchanged, or the time of a window.
-fn is_time(plan: &LogicalPlan, i: usize) -> bool {
+pub(crate) fn is_time(plan: &LogicalPlan, i: usize) -> bool {
     let below = |input: &LogicalPlan, expr: &Expr| match expr.clone().unalias_nested().data {
         Expr::Column(column) => input.schema().index_of_column(&column).is_ok_and(|i| is_time(input, i)),
         _ => false,
@@ -393,8 +417,12 @@ fn is_time(plan: &LogicalPlan, i: usize) -> bool {
         LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
             // All but its start, which says nothing of how far the time has come.
             Some(window) => i > window.width() || i < window.width() && is_time(&window.input, i),
-            None => versions(plan).is_some_and(|versions| is_time(&versions.input, i)),
+            None => match extension.node.as_any().downcast_ref::<MatchRecognize>() {
+                Some(node) => node.is_time(i),
+                None => versions(plan).is_some_and(|versions| is_time(&versions.input, i)),
+            },
         },
+        LogicalPlan::Window(window) => closes(window) == Some(i) && is_time(&window.input, i),
         LogicalPlan::Join(node) => match i.checked_sub(node.left.schema().fields().len()) {
             None => is_time(&node.left, i),
             Some(i) => i < node.right.schema().fields().len() && is_time(&node.right, i),
@@ -407,6 +435,27 @@ fn is_time(plan: &LogicalPlan, i: usize) -> bool {
             let column = scan.projection.as_ref().map_or(i, |p| p[i]);
             source.table.watermark.as_ref().is_some_and(|w| w.column == column)
         }),
+        _ => false,
+    }
+}
+
+/// True if column `i` of `plan` is the end of a window, unchanged.
+pub(crate) fn is_window_end(plan: &LogicalPlan, i: usize) -> bool {
+    let below = |input: &LogicalPlan, expr: &Expr| match expr.clone().unalias_nested().data {
+        Expr::Column(column) => input.schema().index_of_column(&column).is_ok_and(|i| is_window_end(input, i)),
+        _ => false,
+    };
+    match plan {
+        LogicalPlan::Projection(node) => below(&node.input, &node.expr[i]),
+        LogicalPlan::Filter(node) => is_window_end(&node.input, i),
+        LogicalPlan::SubqueryAlias(node) => is_window_end(&node.input, i),
+        LogicalPlan::Union(node) => node.inputs.iter().all(|input| is_window_end(input, i)),
+        LogicalPlan::Aggregate(node) => node.group_expr.get(i).is_some_and(|e| below(&node.input, e)),
+        LogicalPlan::Extension(extension) => extension
+            .node
+            .as_any()
+            .downcast_ref::<WindowTvf>()
+            .is_some_and(|window| i == window.width() + 1 || i < window.width() && is_window_end(&window.input, i)),
         _ => false,
     }
 }

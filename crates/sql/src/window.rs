@@ -156,7 +156,7 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
 #[derive(Debug)]
 pub(crate) struct WindowPlanner;
 
-fn fail<T>(mistake: Mistake) -> DfResult<T> {
+pub(crate) fn fail<T>(mistake: Mistake) -> DfResult<T> {
     Err(DataFusionError::External(Box::new(mistake)))
 }
 
@@ -403,7 +403,7 @@ pub(crate) fn table(idents: &[Ident]) -> TableFactor {
 }
 
 /// Milliseconds of `INTERVAL '5' MINUTE` or Spark's `'5 minutes'`.
-fn milliseconds(expr: &SqlExpr, context: &mut dyn RelationPlannerContext) -> DfResult<i64> {
+pub(crate) fn milliseconds(expr: &SqlExpr, context: &mut dyn RelationPlannerContext) -> DfResult<i64> {
     let at = expr.span().start;
     let wrong = || {
         Mistake::new(at, format!("'{expr}' is not a fixed length of time"))

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_dataflow::graph::{Exchange, Graph, Meets, Node, NodeKind, OverFunction, WindowOf};
+use millstream_dataflow::graph::{Exchange, Graph, Meets, Node, NodeKind, OverFunction, RowPattern, Slot, WindowOf};
 use millstream_sql::{explain, plan};
 
 fn folder() -> PathBuf {
@@ -280,6 +280,22 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
                 assert_eq!(found.data_type(), field.data_type(), "{name}: {}", call.text);
             }
         }
+        NodeKind::RowPattern(spec) => {
+            assert_eq!(input(), spec.rows.input, "{name}");
+            let values: Vec<DataType> = spec.slots.iter().map(|slot| slot_type(slot, spec)).collect();
+            let formulas = spec.variables.iter().flat_map(|v| v.local.iter().chain(&v.running));
+            for formula in formulas.chain(spec.measures.iter().map(|(_, f)| f)) {
+                let fields = formula.slots.iter().zip(formula.schema.fields());
+                fields.for_each(|(slot, field)| {
+                    assert_eq!(field.data_type(), &values[*slot], "{name}: {}", field.name())
+                });
+            }
+            let partition = spec.rows.partition.len();
+            assert_eq!(output.fields().len(), partition + spec.measures.len(), "{name}");
+            for (i, (_, formula)) in spec.measures.iter().enumerate() {
+                check(name, &formula.expr, &formula.schema, output.field(partition + i).data_type());
+            }
+        }
         NodeKind::Keyed(spec) => {
             let types = |schema: &SchemaRef| {
                 schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect::<Vec<_>>()
@@ -289,6 +305,13 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             assert_eq!(node.output.key.as_ref(), Some(&spec.keys), "{name}");
         }
         NodeKind::Sink(_) => assert_eq!(&input(), output, "{name}"),
+    }
+}
+
+fn slot_type(slot: &Slot, spec: &RowPattern) -> DataType {
+    match slot {
+        Slot::Row { argument, .. } => spec.arguments[*argument].data_type(&spec.rows.input).unwrap(),
+        Slot::Aggregate { call, .. } => call.function.field().data_type().clone(),
     }
 }
 
@@ -313,6 +336,28 @@ fn examples_plan_and_their_fingerprints_repeat() {
         }
     }
     assert!(count >= 10);
+}
+
+/// The queries of some sections of the documentation.
+#[test]
+fn ranks_frames_and_patterns_in_the_documentation_plan() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/sql.md")).unwrap();
+    let tables = "CREATE TABLE bid (auction BIGINT, bidder BIGINT, price BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '4' SECOND) WITH ('connector' = 'datagen');
+        CREATE TABLE ticker (symbol STRING, price BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '4' SECOND) WITH ('connector' = 'datagen');
+        CREATE TABLE hole (a BIGINT) WITH ('connector' = 'blackhole');";
+    let mut count = 0;
+    for title in ["### Top-N", "### OVER", "### MATCH_RECOGNIZE"] {
+        let (_, section) = page.split_once(title).unwrap();
+        let (_, block) = section.split_once("```sql\n").unwrap();
+        let (block, _) = block.split_once("```").unwrap();
+        // A view's mistakes are found where it is declared.
+        for query in block.split(';').filter(|q| !q.trim().is_empty()) {
+            let sql = format!("{tables} CREATE VIEW shown AS {query}; INSERT INTO hole SELECT auction FROM bid;");
+            plan(&sql, &BTreeMap::new(), 2).unwrap_or_else(|e| panic!("{query}\n{e}"));
+            count += 1;
+        }
+    }
+    assert_eq!(count, 5);
 }
 
 /// Queries made to exhaust a parser or a planner are refused in time, and long ones that are harmless are not.

@@ -17,6 +17,7 @@ mod keyed;
 mod ordered;
 mod over;
 mod partial;
+mod pattern;
 mod rank;
 mod session;
 mod union;
@@ -53,6 +54,10 @@ impl EpochContext<'_> {
                 // The input has ended, or has not begun.
                 end @ (i64::MIN | i64::MAX) => end,
                 watermark => watermark - 1,
+            },
+            TimeDomain::Delayed(other, delay) => match self.watermark(other) {
+                end @ (i64::MIN | i64::MAX) => end,
+                watermark => watermark.saturating_sub(*delay),
             },
         }
     }
@@ -194,7 +199,10 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
             Some(Box::new(rank::LocalRankOperator::new(id, spec, node.output.schema.clone())?))
         }
         NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
-        NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::Over(spec) => Some(over::operator(id, spec, node.output.schema.clone())?),
+        NodeKind::RowPattern(spec) => {
+            Some(Box::new(pattern::PatternOperator::new(id, spec, node.output.schema.clone())?))
+        }
         NodeKind::Keyed(spec) => Some(Box::new(keyed::KeyedOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
@@ -207,6 +215,7 @@ fn failed(id: OperatorId, what: &str) -> impl Fn(datafusion::error::DataFusionEr
 
 pub use group::group_transfer;
 pub use groups::partial_schema;
+pub use pattern::MAX_PATTERN_STATES;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]

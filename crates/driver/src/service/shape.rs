@@ -65,13 +65,15 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
     });
     let clock = |domain: &TimeDomain| match domain.clock().0 {
         TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
-        TimeDomain::Processing | TimeDomain::Behind(_) => TimerDomain::Processing,
+        TimeDomain::Processing | TimeDomain::Behind(_) | TimeDomain::Delayed(..) => TimerDomain::Processing,
     };
     let timers = graph.nodes.iter().filter_map(|n| {
         let domain = match &n.kind {
             NodeKind::WindowAggregate(aggregate) => &aggregate.domain,
             NodeKind::Join(join) => join.bound.as_ref()?,
             NodeKind::Rank(rank) => &rank.rows.close.as_ref()?.domain,
+            NodeKind::Over(over) => over.close.as_ref()?,
+            NodeKind::RowPattern(pattern) => &pattern.domain,
             _ => return None,
         };
         Some((n.id, clock(domain)))

@@ -9,6 +9,7 @@ mod calc;
 mod join;
 mod lookup;
 mod over;
+mod pattern;
 mod rank;
 mod rel;
 mod source;
@@ -16,6 +17,7 @@ mod unnest;
 mod updating;
 
 pub(crate) use join::time_pairs;
+pub(crate) use over::closes;
 pub(crate) use source::format_of;
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +41,7 @@ use self::rel::{PARTS, Part, Pending, Physical, Rel, Role, Value, substitute};
 use crate::catalog::Catalog;
 use crate::changelog::{self, Takes};
 use crate::error::{Mistake, Result};
+use crate::pattern::MatchRecognize;
 use crate::uses::Uses;
 use crate::versions::versions;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
@@ -198,9 +201,10 @@ impl<'a> Lowering<'a> {
                     let rel = self.lower(&window.input)?;
                     self.window(rel, window)
                 }
-                None => match versions(plan).filter(|_| self.in_versions) {
-                    Some(versions) => self.lower(&versions.input),
-                    None => Err(self.unsupported("FOR SYSTEM_TIME AS OF in this place", &["SYSTEM_TIME"])),
+                None => match (extension.node.as_any().downcast_ref::<MatchRecognize>(), versions(plan)) {
+                    (Some(node), _) => self.row_pattern(node),
+                    (None, Some(versions)) if self.in_versions => self.lower(&versions.input),
+                    _ => Err(self.unsupported("FOR SYSTEM_TIME AS OF in this place", &["SYSTEM_TIME"])),
                 },
             },
             LogicalPlan::Join(node) => self.join(node),
@@ -208,10 +212,7 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Limit(node) => self.limit(node),
             LogicalPlan::Distinct(Distinct::On(node)) => self.distinct_on(node),
             LogicalPlan::Distinct(_) => Err(self.unsupported("DISTINCT", &["DISTINCT", "UNION"])),
-            LogicalPlan::Window(node) => {
-                let rel = self.lower(&node.input)?;
-                self.over(rel, node)
-            }
+            LogicalPlan::Window(node) => self.windows(node),
             LogicalPlan::Unnest(node) => self.unnest(node),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => Err(self
                 .unsupported("a query without a table", &[])
@@ -389,6 +390,12 @@ fn common_domain(a: TimeDomain, b: TimeDomain) -> Option<TimeDomain> {
         (TimeDomain::Behind(a), TimeDomain::Behind(b)) => Some(TimeDomain::Behind(Box::new(common_domain(*a, *b)?))),
         (TimeDomain::Behind(a), b) | (b, TimeDomain::Behind(a)) => {
             Some(TimeDomain::Behind(Box::new(common_domain(*a, b)?)))
+        }
+        (TimeDomain::Delayed(a, delay), TimeDomain::Delayed(b, other)) => {
+            Some(TimeDomain::Delayed(Box::new(common_domain(*a, *b)?), delay.max(other)))
+        }
+        (TimeDomain::Delayed(a, delay), b) | (b, TimeDomain::Delayed(a, delay)) => {
+            Some(TimeDomain::Delayed(Box::new(common_domain(*a, b)?), delay))
         }
         (TimeDomain::Event(_), TimeDomain::Processing) | (TimeDomain::Processing, TimeDomain::Event(_)) => None,
     }

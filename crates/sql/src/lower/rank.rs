@@ -14,10 +14,12 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::expressions::Column;
 use millstream_dataflow::graph::{Close, EdgeType, Exchange, Input, NodeKind, Ordered, Rank, RankFunction, SortColumn};
 
+use super::over::closes;
 use super::rel::{Part, Physical, Rel, Role, Value};
 use super::{Lowering, edge};
 use crate::error::{Mistake, Result};
 use crate::types;
+use crate::uses::is_window_end;
 
 /// Ranks that a query keeps, and whether it asks for them.
 struct Wanted {
@@ -80,6 +82,14 @@ impl Lowering<'_> {
         let rank = used.then(|| (qualifier.cloned(), field.clone()));
         let wanted = Wanted { function, from, to, rank };
         let rel = self.lower(&window.input)?;
+        if closes(window).is_some() && self.is_in_time(&rel, call) && !self.is_by_window(window, call) {
+            // The first rows of event time: each is known when the watermark has passed it, and never changes.
+            let mut rel = self.over(rel, window, true)?;
+            for plan in chain.into_iter().rev() {
+                rel = self.above_rank(rel, plan)?;
+            }
+            return self.filter(rel, &filter.predicate).map(Some);
+        }
         let mut rel = self.rank(rel, &call.params.partition_by, &call.params.order_by, wanted, "OVER")?;
         for plan in chain.into_iter().rev() {
             rel = self.above_rank(rel, plan)?;
@@ -88,6 +98,24 @@ impl Lowering<'_> {
             rel = self.filter(rel, other)?;
         }
         Ok(Some(rel))
+    }
+
+    /// True if rows are appended and come in the order of a live time attribute.
+    fn is_in_time(&self, rel: &Rel, call: &WindowFunction) -> bool {
+        let time = call.params.order_by.first().and_then(|sort| match &sort.expr {
+            Expr::Column(column) => rel.schema.index_of_column(column).ok(),
+            _ => None,
+        });
+        self.output(rel.base).append_only && time.is_some_and(|at| rel.columns[at].1.time.is_some())
+    }
+
+    /// True if the partitions are those of a window, which closes as a whole.
+    fn is_by_window(&self, window: &Window, call: &WindowFunction) -> bool {
+        let schema = window.input.schema();
+        call.params.partition_by.iter().any(|e| match e {
+            Expr::Column(c) => schema.index_of_column(c).is_ok_and(|i| is_window_end(&window.input, i)),
+            _ => false,
+        })
     }
 
     /// Projections and aliases above a rank, without the rank where nobody reads it.

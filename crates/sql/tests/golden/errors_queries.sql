@@ -38,8 +38,6 @@ INSERT INTO sink SELECT city, id FROM orders
 ORDER BY id;
 -- case: limit
 INSERT INTO sink SELECT city, id FROM orders LIMIT 10;
--- case: match_recognize
-INSERT INTO sink SELECT * FROM orders MATCH_RECOGNIZE (ORDER BY ts MEASURES A.id AS a PATTERN (A) DEFINE A AS A.id > 1);
 -- case: random
 INSERT INTO sink SELECT city, CAST(random() * 10 AS BIGINT) FROM orders;
 -- case: array_agg

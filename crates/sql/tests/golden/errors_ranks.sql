@@ -21,7 +21,9 @@ INSERT INTO sink SELECT city, id FROM (SELECT city, id, ROW_NUMBER() OVER (PARTI
 INSERT INTO sink SELECT city, id FROM orders
 ORDER BY id LIMIT 3;
 -- case: functions over frames into a sink of appended rows
-INSERT INTO sink SELECT city, sum(id) OVER (PARTITION BY city ORDER BY ts) FROM orders;
+INSERT INTO sink SELECT city, sum(id) OVER (PARTITION BY city ORDER BY id) FROM orders;
+-- case: a function that looks ahead into a sink of appended rows
+INSERT INTO sink SELECT city, lead(id) OVER (PARTITION BY city ORDER BY ts) FROM orders;
 -- case: rows that cannot be ordered
 INSERT INTO hole SELECT city, id FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY city ORDER BY id) AS r FROM orders) WHERE r <= 3 AND tags IS NOT NULL;
 -- case: a window of ranked rows

@@ -36,6 +36,16 @@ INSERT INTO sink SELECT price FROM (SELECT price FROM bid ORDER BY price LIMIT 5
 CREATE TABLE sink (auction BIGINT, m DOUBLE, l BIGINT) WITH ('connector' = 'blackhole');
 INSERT INTO sink SELECT auction, avg(price) OVER (PARTITION BY bidder ORDER BY ts ROWS BETWEEN 9 PRECEDING AND CURRENT ROW),
   lag(price) OVER (PARTITION BY bidder ORDER BY ts) FROM bid;
+-- case: functions in the order of event time, into any sink
+CREATE TABLE sink (auction BIGINT, m DOUBLE, l BIGINT, s BIGINT, n BIGINT) WITH ('connector' = 'print');
+INSERT INTO sink SELECT auction, avg(price) OVER (PARTITION BY bidder ORDER BY ts RANGE BETWEEN INTERVAL '1' HOUR PRECEDING AND CURRENT ROW),
+  lag(price, 2) OVER (PARTITION BY bidder ORDER BY ts), sum(price) OVER (PARTITION BY bidder ORDER BY ts), row_number() OVER (PARTITION BY bidder ORDER BY ts) FROM bid;
+-- case: the first row of each key, into any sink
+CREATE TABLE sink (auction BIGINT, price BIGINT) WITH ('connector' = 'print');
+INSERT INTO sink SELECT auction, price FROM bid QUALIFY ROW_NUMBER() OVER (PARTITION BY auction ORDER BY ts) = 1;
+-- case: a function that looks ahead
+CREATE TABLE sink (auction BIGINT, l BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO sink SELECT auction, lead(price) OVER (PARTITION BY bidder ORDER BY ts) FROM bid;
 -- case: several orders, a rank that nobody limits
 CREATE TABLE sink (auction BIGINT, n BIGINT, t BIGINT) WITH ('connector' = 'blackhole');
 INSERT INTO sink SELECT auction, row_number() OVER (PARTITION BY bidder ORDER BY ts), sum(price) FILTER (WHERE price > 10) OVER (PARTITION BY auction) FROM bid;

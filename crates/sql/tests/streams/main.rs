@@ -11,6 +11,7 @@
 //! | [`difference`] | two multisets of rows |
 //! | [`nexmark`], [`duckdb`] | the queries of Nexmark, against DataFusion and against DuckDB |
 //! | [`associative`] | splitting an epoch in two leaves the same state |
+//! | [`patterns`] | `MATCH_RECOGNIZE` against a matcher that tries everything |
 //! | [`random`] | random queries over random rows |
 //! | [`found`] | what they found, reduced |
 //! | [`draws`] | seeded random numbers |
@@ -35,6 +36,7 @@ mod joins;
 mod linear;
 mod lookup;
 mod nexmark;
+mod patterns;
 mod random;
 mod rank;
 mod unnest;

@@ -51,8 +51,8 @@ fn ranks_with_ties() {
 #[test]
 fn deduplication() {
     let first = "(SELECT *, ROW_NUMBER() OVER (PARTITION BY k, v ORDER BY ts, TIES) AS rn FROM a)";
-    check(&format!("SELECT k, v, s, ts FROM {first} WHERE rn = 1"));
-    check(&format!("SELECT k, v, s, ts FROM {} WHERE rn <= 1", first.replace("ts, k", "ts DESC, k")));
+    updating().query(&format!("SELECT k, v, s, ts FROM {first} WHERE rn = 1").replace("TIES", TIES)).check();
+    check(&format!("SELECT k, v, s, ts FROM {} WHERE rn <= 1", first.replace("ts, T", "ts DESC, T")));
     check("SELECT k, s, v FROM a QUALIFY ROW_NUMBER() OVER (PARTITION BY k % 2 ORDER BY v + k DESC, TIES) = 1");
     check("SELECT DISTINCT ON (k) k, v, ts FROM a ORDER BY k, v DESC NULLS LAST, s NULLS FIRST, f, ts");
 }
@@ -74,6 +74,35 @@ fn ranks_of_ranks() {
              SELECT k, v, ROW_NUMBER() OVER (PARTITION BY k ORDER BY v DESC, TIES) AS rn FROM a) WHERE rn <= 4
          ) WHERE r <= 5",
     );
+}
+
+#[test]
+fn ranks_of_aggregates() {
+    let counts = "(SELECT k, s, count(*) AS n, sum(v) AS t FROM a GROUP BY k, s)";
+    check(&format!(
+        "SELECT k, s, n, r FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY n DESC, t NULLS FIRST, s NULLS FIRST) AS r FROM {counts}) WHERE r <= 2"
+    ));
+    check(&format!("SELECT k, s, n FROM {counts} ORDER BY n DESC, t, k NULLS FIRST, s NULLS FIRST LIMIT 3"));
+    check(&format!(
+        "SELECT k, sum(n) AS m FROM (SELECT k, n, RANK() OVER (PARTITION BY k ORDER BY n) AS r FROM {counts}) WHERE r = 1 GROUP BY k"
+    ));
+}
+
+#[test]
+fn ten_thousand_rows_in_one_partition() {
+    let rows = ROWS
+        .replace("END, CASE WHEN rnd(i + 1000) % 6 = 0 THEN NULL ELSE rnd(i + 7) % 12 END", "END, rnd(i + 7) % 3000");
+    let case = Case::new().table("a", COLUMNS).generated(10_000, &rows);
+    for query in [
+        "SELECT k, v, ts FROM a ORDER BY v DESC, TIES LIMIT 5",
+        "SELECT k, v, ts, r FROM (SELECT *, ROW_NUMBER() OVER (ORDER BY v, TIES) AS r FROM a) WHERE r BETWEEN 3 AND 300",
+        "SELECT k, v, ts FROM (SELECT *, DENSE_RANK() OVER (ORDER BY v) AS r FROM a) WHERE r <= 2",
+        "SELECT k, v, ts, sum(v) OVER (ORDER BY v, TIES ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING) AS t FROM a",
+    ] {
+        let case = case.clone().query(&query.replace("TIES", TIES)).seeds(1).max_epochs(4);
+        case.check();
+        case.updating().check();
+    }
 }
 
 #[test]
@@ -112,7 +141,7 @@ fn frames_of_values_and_groups() {
         "SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v) AS t, count(*) OVER (PARTITION BY k ORDER BY v RANGE BETWEEN 2 PRECEDING AND 1 FOLLOWING) AS c FROM a",
     );
     check(
-        "SELECT k, ts, count(*) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '5' SECOND PRECEDING AND CURRENT ROW) AS c, sum(v) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '5' SECOND PRECEDING AND CURRENT ROW) AS t FROM a",
+        "SELECT k, ts, count(*) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '5' SECOND PRECEDING AND INTERVAL '1' SECOND FOLLOWING) AS c, sum(v) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '5' SECOND PRECEDING AND CURRENT ROW) AS t FROM a",
     );
     check(
         "SELECT k, v, max(f) OVER (PARTITION BY k ORDER BY v GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS m FROM a",
@@ -126,6 +155,96 @@ fn frames_of_values_and_groups() {
     check(
         "SELECT k, v, row_number() OVER w AS r, max(v) OVER w AS m FROM a WINDOW w AS (PARTITION BY k ORDER BY v, TIES)",
     );
+}
+
+/// Rows of equal times, in the order of event time: each is emitted when the watermark has passed it.
+fn close(columns: &str, rest: &str) {
+    let rows = ROWS.replace("i * 137", "(i / 3) * 400");
+    let columns = columns.replace("TIES", TIES);
+    let case = Case::new().table("a", COLUMNS).generated(300, &rows);
+    let case = case.query(&format!("SELECT {columns} {rest}"));
+    let case = case.batch(&format!("SELECT {columns}, ts + INTERVAL '1 millisecond' AS \"__end\" {rest}"));
+    assert!(case.explained().contains("emits      each row once"), "{}", case.explained());
+    case.closes_by("__end").seeds(8).check();
+}
+
+#[test]
+fn functions_in_the_order_of_event_time_are_emitted_once() {
+    let over = "OVER (PARTITION BY k ORDER BY ts, TIES";
+    close(
+        &format!(
+            "k, v, ts, sum(v) {over} ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS t, avg(f) {over} ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING) AS m"
+        ),
+        "FROM a",
+    );
+    close(
+        &format!("k, v, ts, LAG(v) {over}) AS a, LAG(s, 3, 'none') {over}) AS b, LEAD(v, -2) {over}) AS c"),
+        "FROM a",
+    );
+    close(
+        &format!(
+            "k, v, ts, ROW_NUMBER() {over}) AS n, RANK() OVER (PARTITION BY k ORDER BY ts) AS r, DENSE_RANK() OVER (PARTITION BY k ORDER BY ts) AS d"
+        ),
+        "FROM a",
+    );
+    close(
+        &format!(
+            "k, v, ts, FIRST_VALUE(v) {over}) AS a, NTH_VALUE(s, 3) {over}) AS b, LAST_VALUE(v) {over}) AS c, FIRST_VALUE(f) {over} ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS d"
+        ),
+        "FROM a",
+    );
+    close(
+        &format!(
+            "k, v, ts, LAST_VALUE(v) IGNORE NULLS {over}) AS a, sum(v) {over} ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING) AS b"
+        ),
+        "FROM a",
+    );
+}
+
+#[test]
+fn sums_and_times_in_the_order_of_event_time() {
+    let range = "OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '2' SECOND PRECEDING AND CURRENT ROW)";
+    close(&format!("k, v, ts, count(*) {range} AS c, avg(f) {range} AS m, max(s) {range} AS x"), "FROM a");
+    let sums = "OVER (PARTITION BY k ORDER BY ts)";
+    close(
+        &format!(
+            "k, v, ts, sum(v) {sums} AS t, count(s) {sums} AS c, avg(f) {sums} AS m, min(s) {sums} AS x, stddev(f) {sums} AS d"
+        ),
+        "FROM a",
+    );
+    let rows = "OVER (PARTITION BY k ORDER BY ts, TIES ROWS UNBOUNDED PRECEDING)";
+    close(
+        &format!(
+            "k, v, ts, sum(v) {rows} AS t, count(DISTINCT s) {rows} AS c, sum(v) FILTER (WHERE v > 3) {rows} AS m"
+        ),
+        "FROM a",
+    );
+    close(
+        "ts, v, count(*) OVER (ORDER BY ts) AS c, sum(v) OVER (ORDER BY ts GROUPS BETWEEN 2 PRECEDING AND CURRENT ROW) AS g",
+        "FROM a",
+    );
+}
+
+#[test]
+fn the_first_rows_of_event_time_are_known_for_good() {
+    let first =
+        "FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k, v ORDER BY ts, TIES) AS rn FROM a)".replace("TIES", TIES);
+    close("k, v, s, ts", &format!("{first} WHERE rn = 1"));
+    close("k, v, ts, rn", &format!("{first} WHERE rn BETWEEN 2 AND 3"));
+    // Windows over what is emitted.
+    let late = "SELECT window_end AS e, sum(t) AS t FROM TABLE(TUMBLE((SELECT ts, sum(v) OVER (PARTITION BY k ORDER BY ts) AS t FROM a), DESCRIPTOR(ts), INTERVAL '4' SECOND)) GROUP BY window_start, window_end";
+    appended().query(late).closes_by("e").seeds(8).check();
+}
+
+#[test]
+fn a_function_that_looks_ahead_changes_rows() {
+    let over = "OVER (PARTITION BY k ORDER BY ts, TIES";
+    check(&format!("SELECT k, v, ts, LEAD(v) {over}) AS a, LAG(v) {over}) AS b FROM a"));
+    check(&format!(
+        "SELECT k, v, ts, sum(v) {over} ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS a, NTILE(3) {over}) AS b FROM a"
+    ));
+    // One such function, and the others wait for nothing either.
+    check("SELECT k, v, ts, RANK() OVER (ORDER BY v) AS r, count(*) OVER (PARTITION BY k ORDER BY ts) AS n FROM a");
 }
 
 #[test]

@@ -8,9 +8,11 @@ mod partitions;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub(super) mod testing;
+mod timed;
 
 pub(super) use multiset::{Multiset, Row};
 pub(super) use partitions::{Kept, Partitions};
+pub(super) use timed::TimedPartitions;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::SortOptions;

@@ -5,13 +5,14 @@
 //! of the partition`. Numbers are little endian.
 //!
 //! **Memory.** A partition that the store has as it is can be let go of ([`Partitions::shrink`]) and is read again when one of its rows comes. From
-//! then on a partition that is not in memory may still be in the store; one that has lost its last row is there until the seal that says so is written,
-//! and must not be read until then.
+//! then on a partition that is not in memory may still be in the store. One that was emptied is not looked for there until the store has heard of it: it
+//! would come back with the rows that it has lost.
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use millstream_plan::OperatorId;
 
 use super::{Layout, Multiset, Row, bytes};
@@ -51,6 +52,9 @@ pub(in crate::operators) struct Partition {
     bytes: u64,
 }
 
+/// (partition, row)
+type ChangedRow = (Arc<[u8]>, Box<[u8]>);
+
 /// See the module.
 pub(in crate::operators) struct Partitions {
     id: OperatorId,
@@ -64,8 +68,8 @@ pub(in crate::operators) struct Partitions {
     touched: Vec<u32>,
     /// Keys of partitions that changed since the last checkpoint, with repetition.
     dirty: Vec<Arc<[u8]>>,
-    /// (partition, row) of rows that changed since the last checkpoint.
-    changed: HashSet<RowKey>,
+    /// Rows that changed since the last checkpoint, and whether they have an entry in it.
+    changed: HashMap<ChangedRow, bool>,
     bytes: u64,
     /// Bytes of partitions that changed since the last seal.
     unsealed: u64,
@@ -75,9 +79,6 @@ pub(in crate::operators) struct Partitions {
     /// Counts batches, to find what was not used for longest.
     clock: u64,
 }
-
-/// Partition and row.
-type RowKey = (Arc<[u8]>, Box<[u8]>);
 
 /// Where partitions are that are not in memory.
 struct Cold {
@@ -89,12 +90,16 @@ struct Cold {
     /// Partitions that only the store has, and their bytes.
     away: u64,
     away_bytes: u64,
-    /// Partitions that lost their last row, with the seal that says so ([`UNSEALED`]: none yet). The store may still have them.
+    /// Partitions that were emptied, and the seal that tells the store.
     emptied: HashMap<Arc<[u8]>, u64>,
 }
 
-/// A seal that is yet to come.
-const UNSEALED: u64 = u64::MAX;
+impl Cold {
+    /// Whether what the store has of a partition is not older than what is known here.
+    fn is_current(&self, key: &[u8], stored: u64) -> bool {
+        self.emptied.get(key).is_none_or(|seal| *seal <= stored)
+    }
+}
 
 /// What a row costs beside its bytes.
 const ROW_BYTES: u64 = 48;
@@ -112,7 +117,7 @@ impl Partitions {
             free: Vec::new(),
             touched: Vec::new(),
             dirty: Vec::new(),
-            changed: HashSet::new(),
+            changed: HashMap::new(),
             bytes: 0,
             unsealed: 0,
             cold: None,
@@ -208,10 +213,10 @@ impl Partitions {
         keys: impl Iterator<Item = &'k [u8]>,
         shorten: impl Fn(&mut Vec<(Row, i64)>) -> Option<Row>,
     ) -> Result<(), DataflowError> {
-        let Some(cold) = self.cold.as_ref().filter(|c| c.away > 0) else { return Ok(()) };
-        let (store, readable) = (cold.store.clone(), cold.store.stored_seals());
-        let is_gone = |key: &[u8]| cold.emptied.get(key).is_some_and(|seal| *seal > readable);
-        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key) && !is_gone(key)).collect();
+        let Some(store) = self.cold.as_ref().filter(|c| c.away > 0).map(|c| c.store.clone()) else { return Ok(()) };
+        let stored = store.stored_seals();
+        let is_current = |key: &[u8]| self.cold.as_ref().is_some_and(|c| c.is_current(key, stored));
+        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key) && is_current(key)).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let entries = match self.kept {
@@ -257,6 +262,12 @@ impl Partitions {
 
     pub fn find(&self, key: &[u8]) -> Option<u32> {
         self.index.get(key).copied()
+    }
+
+    /// All partitions in memory.
+    pub fn keys(&self) -> impl Iterator<Item = (Arc<[u8]>, u32)> {
+        let slots = self.slots.iter().enumerate().map(|(slot, p)| (p.key.clone(), slot as u32));
+        slots.filter(|(key, slot)| self.find(key) == Some(*slot))
     }
 
     fn slot(&mut self, key: &[u8]) -> u32 {
@@ -369,7 +380,8 @@ impl Partitions {
         for (row, weight) in changes {
             let (length, size) = (at.rows.len(), row.bytes().len() as u64 + ROW_BYTES);
             if self.kept == Kept::All {
-                self.changed.insert((at.key.clone(), row.bytes().into()));
+                let before = at.rows.weight(row.bytes());
+                note(&mut self.changed, &at.key, row.bytes(), before, before + weight);
             }
             if let Err(row) = at.rows.add(row, weight) {
                 let shown = self.layout.show(&at.key, &row);
@@ -394,11 +406,14 @@ impl Partitions {
     pub fn truncate(&mut self, slot: u32, keep: usize, weight: i64) {
         let at = &mut self.slots[slot as usize];
         // The last row that stays may change its weight.
-        let changed = at.rows.iter().skip(keep.saturating_sub(1)).map(|(r, _)| r);
+        let changed = at.rows.iter().skip(keep.saturating_sub(1));
         if self.kept == Kept::All {
-            self.changed.extend(changed.clone().map(|r| (at.key.clone(), r.bytes().into())));
+            for (i, (row, before)) in changed.clone().enumerate() {
+                let after = if keep > 0 && i == 0 { weight } else { 0 };
+                note(&mut self.changed, &at.key, row.bytes(), before, after);
+            }
         }
-        let gone = changed.skip(usize::from(keep > 0)).map(|r| r.bytes().len() as u64 + ROW_BYTES);
+        let gone = changed.skip(usize::from(keep > 0)).map(|(r, _)| r.bytes().len() as u64 + ROW_BYTES);
         let bytes: u64 = gone.sum();
         at.rows.truncate(keep, weight);
         at.bytes = at.bytes.saturating_sub(bytes);
@@ -415,7 +430,7 @@ impl Partitions {
         };
         if self.kept == Kept::All {
             let key = &self.slots[slot as usize].key;
-            self.changed.extend(rows.iter().map(|(r, _)| (key.clone(), r.bytes().into())));
+            rows.iter().for_each(|(row, before)| note(&mut self.changed, key, row.bytes(), *before, 0));
         }
         let bytes: u64 = rows.iter().map(|(r, _)| r.bytes().len() as u64 + ROW_BYTES).sum();
         self.slots[slot as usize].bytes = self.slots[slot as usize].bytes.saturating_sub(bytes);
@@ -440,8 +455,8 @@ impl Partitions {
         if self.index.remove(&at.key).is_some() {
             self.bytes = self.bytes.saturating_sub(std::mem::take(&mut at.bytes));
             self.free.push(slot);
-            if let Some(cold) = self.cold.as_mut().filter(|_| at.dirty) {
-                cold.emptied.insert(at.key.clone(), UNSEALED);
+            if let Some(cold) = &mut self.cold {
+                cold.emptied.insert(at.key.clone(), if at.dirty { self.seals + 1 } else { at.sealed });
             }
         }
     }
@@ -457,21 +472,15 @@ impl Partitions {
     /// See [`Operator::seal`](crate::operators::Operator::seal).
     pub fn seal(&mut self) -> Vec<StateChange> {
         (self.seals, self.unsealed) = (self.seals + 1, 0);
+        if let Some(cold) = &mut self.cold {
+            let stored = cold.store.stored_seals();
+            cold.emptied.retain(|_, seal| *seal > stored);
+        }
         let mut keys = std::mem::take(&mut self.dirty);
         keys.sort_unstable();
         keys.dedup();
         let mut sealed = Vec::with_capacity(keys.len() + self.changed.len());
-        if let Some(cold) = &mut self.cold {
-            let readable = cold.store.stored_seals();
-            cold.emptied.retain(|_, seal| *seal > readable);
-        }
         for key in keys {
-            if let Some(cold) = &mut self.cold {
-                match self.index.contains_key(&key) {
-                    true => drop(cold.emptied.remove(&key)),
-                    false => drop(cold.emptied.insert(key.clone(), self.seals)),
-                }
-            }
             let at = self.index.get(&key).map(|slot| &mut self.slots[*slot as usize]);
             let at = at.map(|at| {
                 (at.dirty, at.sealed) = (false, self.seals);
@@ -482,7 +491,7 @@ impl Partitions {
                 sealed.push(StateChange { key: [b"p", &*key].concat(), value });
             }
         }
-        let mut rows: Vec<_> = std::mem::take(&mut self.changed).into_iter().collect();
+        let mut rows: Vec<ChangedRow> = std::mem::take(&mut self.changed).into_keys().collect();
         rows.sort_unstable();
         for (key, row) in rows {
             let entry = [b"r", &*key, &*row].concat();
@@ -573,6 +582,19 @@ fn encode_row(weight: i64, row: &Row, partition: usize) -> Vec<u8> {
     value.extend_from_slice(&(row.order().len() as u32).to_le_bytes());
     value.extend_from_slice(&(partition as u32).to_le_bytes());
     value
+}
+
+/// Notes that a row is there `after` times instead of `before`. One that has come and gone since the last checkpoint leaves no trace.
+fn note(changed: &mut HashMap<ChangedRow, bool>, key: &Arc<[u8]>, row: &[u8], before: i64, after: i64) {
+    match changed.entry((key.clone(), row.into())) {
+        Entry::Occupied(known) if after == 0 && !known.get() => {
+            known.remove();
+        }
+        Entry::Occupied(_) => {}
+        Entry::Vacant(new) => {
+            new.insert(before > 0);
+        }
+    }
 }
 
 /// Takes a little endian number of `width` bytes off the front.

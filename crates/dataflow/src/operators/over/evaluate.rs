@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{SortOptions, filter};
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::window_state::WindowFrameContext;
 use datafusion::logical_expr::{Accumulator, WindowFrame, WindowFrameBound, WindowFrameUnits};
@@ -50,7 +50,18 @@ impl Evaluator {
     pub fn evaluate(&self, rows: &RecordBatch, wanted: Range<usize>) -> Result<ArrayRef> {
         match &self.function {
             OverFunction::Window(expr) => Ok(expr.evaluate(rows)?.slice(wanted.start, wanted.len())),
-            OverFunction::Aggregate { call, frame } => self.aggregate(call, frame, rows, wanted),
+            OverFunction::Aggregate { call, frame } => self.aggregate(call, frame, rows, wanted, None),
+        }
+    }
+
+    /// Results of the rows from row `from` on of an aggregate whose frames reach from the partition's first row to the row at hand.
+    /// `sum` has added up the rows before.
+    pub fn go_on(&self, rows: &RecordBatch, from: usize, sum: &mut Box<dyn Accumulator>) -> Result<ArrayRef> {
+        match &self.function {
+            OverFunction::Window(_) => internal_err!("a function that adds nothing up"),
+            OverFunction::Aggregate { call, frame } => {
+                self.aggregate(call, frame, rows, from..rows.num_rows(), Some(sum))
+            }
         }
     }
 
@@ -60,6 +71,7 @@ impl Evaluator {
         frame: &Arc<WindowFrame>,
         rows: &RecordBatch,
         wanted: Range<usize>,
+        sum: Option<&mut Box<dyn Accumulator>>,
     ) -> Result<ArrayRef> {
         let count = rows.num_rows();
         let array = |e: &Arc<dyn datafusion::physical_expr::PhysicalExpr>| e.evaluate(rows)?.into_array(count);
@@ -69,9 +81,17 @@ impl Evaluator {
         let order: Vec<ArrayRef> = self.order.iter().map(|c| rows.column(*c).clone()).collect();
         let mut bounds = WindowFrameContext::new(frame.clone(), self.options.clone());
         // Frames of values are found by a search that goes on from row to row.
-        let start = if frame.units == WindowFrameUnits::Rows && self.frames != Frames::Grow { wanted.start } else { 0 };
-        let mut accumulator: Box<dyn Accumulator> = self.accumulator(call)?;
-        let mut last = 0..0;
+        let nearby = frame.units == WindowFrameUnits::Rows && self.frames != Frames::Grow;
+        let start = if nearby || sum.is_some() { wanted.start } else { 0 };
+        let mut last = if sum.is_some() { 0..wanted.start } else { 0..0 };
+        let mut own: Box<dyn Accumulator>;
+        let accumulator = match sum {
+            Some(sum) => sum,
+            None => {
+                own = self.accumulator(call)?;
+                &mut own
+            }
+        };
         let mut value: Option<ScalarValue> = None;
         let mut results = Vec::with_capacity(wanted.len());
         for row in start..wanted.end {
@@ -81,14 +101,14 @@ impl Evaluator {
             if range != last || value.is_none() {
                 match self.frames {
                     // Some accumulators remember what they have lost.
-                    Frames::Slide if range.is_empty() => accumulator = self.accumulator(call)?,
+                    Frames::Slide if range.is_empty() => *accumulator = self.accumulator(call)?,
                     Frames::Grow => accumulator.update_batch(&input(last.end..range.end)?)?,
                     Frames::Slide if range.start <= last.end => {
                         accumulator.update_batch(&input(last.end..range.end)?)?;
                         accumulator.retract_batch(&input(last.start..range.start)?)?;
                     }
                     Frames::Slide | Frames::Anew => {
-                        accumulator = self.accumulator(call)?;
+                        *accumulator = self.accumulator(call)?;
                         accumulator.update_batch(&input(range.clone())?)?;
                     }
                 }

@@ -5,8 +5,11 @@
 //! first. Where every function looks at most so many rows back and ahead, only the changed rows and their neighbourhood are computed;
 //! else the whole partition is.
 //!
+//! **Variant.** Over appended rows in the order of event time, functions that do not look ahead close: see [`closing`].
+//!
 //! **Invariant.** A result is a function of the rows that it depends on and of nothing else, so that what is taken away is what was emitted,
 //! however much of the partition is computed with it. This is why sums of floats over moving frames are added up anew for each row.
+mod closing;
 mod evaluate;
 
 use std::sync::Arc;
@@ -25,7 +28,19 @@ use crate::cold::ColdState;
 use crate::graph::Over;
 use crate::{DataflowError, DeltaBatch};
 
-pub(super) struct OverOperator {
+/// The operator of a node.
+pub(super) fn operator(
+    id: OperatorId,
+    spec: &Arc<Over>,
+    schema: SchemaRef,
+) -> Result<Box<dyn Operator>, DataflowError> {
+    Ok(match &spec.close {
+        Some(domain) => Box::new(closing::ClosingOver::new(id, spec, domain, schema)?),
+        None => Box::new(OverOperator::new(id, spec, schema)?),
+    })
+}
+
+struct OverOperator {
     id: OperatorId,
     spec: Arc<Over>,
     schema: SchemaRef,
@@ -56,7 +71,7 @@ struct Pieces {
 }
 
 impl OverOperator {
-    pub(super) fn new(id: OperatorId, spec: &Arc<Over>, schema: SchemaRef) -> Result<Self, DataflowError> {
+    fn new(id: OperatorId, spec: &Arc<Over>, schema: SchemaRef) -> Result<Self, DataflowError> {
         let evaluators = spec.calls.iter().map(|call| Evaluator::new(call, &spec.rows)).collect::<DfResult<Vec<_>>>();
         let width = spec.rows.input.fields().len();
         let results = schema.fields()[width..].iter().map(|f| SortField::new(f.data_type().clone()));

@@ -33,7 +33,7 @@ fn aggregate(float: bool, frame: Arc<WindowFrame>, reach: Option<(u64, u64)>) ->
     };
     let built = AggregateExprBuilder::new(function, vec![value]).schema(schema()).alias("x").build().unwrap();
     let call = AggregateCall { function: Arc::new(built), filter: None };
-    OverCall { function: OverFunction::Aggregate { call, frame }, reach, text: String::new() }
+    OverCall { function: OverFunction::Aggregate { call, frame }, reach, memory: None, text: String::new() }
 }
 
 fn window(name: &str, reach: Option<(u64, u64)>) -> OverCall {
@@ -44,13 +44,13 @@ fn window(name: &str, reach: Option<(u64, u64)>) -> OverCall {
     let function = WindowFunctionDefinition::WindowUDF(function);
     let frame = Arc::new(WindowFrame::new(Some(false)));
     let expr = create_window_expr(&function, name.to_owned(), &args, &[], &[], frame, schema(), false, false, None);
-    OverCall { function: OverFunction::Window(expr.unwrap()), reach, text: String::new() }
+    OverCall { function: OverFunction::Window(expr.unwrap()), reach, memory: None, text: String::new() }
 }
 
 fn over(calls: Vec<(OverCall, DataType)>, append_only: bool) -> Fed {
     let results: Vec<(&str, DataType)> = calls.iter().map(|(_, t)| ("x", t.clone())).collect();
     let calls = calls.into_iter().map(|(c, _)| c).collect();
-    Fed::new(NodeKind::Over(Arc::new(Over { rows: ordered(false, append_only), calls })), &results)
+    Fed::new(NodeKind::Over(Arc::new(Over { rows: ordered(false, append_only), calls, close: None })), &results)
 }
 
 const fn row(k: i64, v: i64, s: &'static str) -> Change {
@@ -97,7 +97,7 @@ fn results_of_floats_depend_on_their_frame_alone() {
     let call = AggregateCall { function: Arc::new(built), filter: None };
     let function = OverFunction::Aggregate { call, frame: rows(Some(9), 2) };
     let make = || {
-        let call = OverCall { function: function.clone(), reach: Some((9, 2)), text: String::new() };
+        let call = OverCall { function: function.clone(), reach: Some((9, 2)), memory: None, text: String::new() };
         over(vec![(call, DataType::Float64)], false)
     };
     let mut fed = make();
