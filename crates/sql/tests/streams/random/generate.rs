@@ -333,7 +333,8 @@ impl Generator {
             },
             (_, Type::Text) => match self.draws.below(3) {
                 0 => format!("upper({a})"),
-                1 => format!("concat({a}, {b})"),
+                // concat is another function in each dialect.
+                1 => format!("({a} || {b})"),
                 _ => format!("substr({a}, 1, 1)"),
             },
             (_, Type::Decimal) => format!("CAST({a} - {b} AS DECIMAL(10, 2))"),
