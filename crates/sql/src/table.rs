@@ -192,11 +192,13 @@ impl Table {
             }
             ColumnKind::Metadata { data_type, key, is_virtual } => {
                 let base = base_index();
-                let data_type = catalog.zone().shown(data_type);
                 let expr = Expr::Column(datafusion::common::Column::new_unqualified(name));
-                let expr = shown_as(expr, self.base.field(base).data_type(), &data_type);
+                // What connectors offer without a zone is in UTC.
+                let expr = shown_as(expr, self.base.field(base).data_type(), data_type);
+                let shown = catalog.zone().shown(data_type);
+                let expr = shown_as(expr, data_type, &shown);
                 let origin = ColumnOrigin::Metadata { base, key: key.clone(), is_virtual: *is_virtual, expr };
-                (Arc::new(Field::new(name, data_type, true)), origin)
+                (Arc::new(Field::new(name, shown, true)), origin)
             }
             ColumnKind::Computed { expr } => {
                 let (expr, is_plan_time) = self.expression(expr, def.name.at, catalog, names)?;

@@ -1,8 +1,9 @@
 //! Calls that are written out as other expressions before a query is planned.
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Spanned, Value,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Spanned,
+    Value,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -77,6 +78,7 @@ pub(crate) fn written_out(expr: &Expr, dialect: Dialect) -> Option<Expr> {
             let matches = call("regexp_like", expr.span(), vec![(**expr).clone(), (**pattern).clone()]);
             Some(if *negated { not(matches) } else { matches })
         }
+        Expr::CompoundFieldAccess { root, access_chain } => fields_as_texts(root, access_chain),
         Expr::Floor { expr, field } => rounded("date_floor", expr, field),
         Expr::Ceil { expr, field } => rounded("date_ceil", expr, field),
         _ => None,
@@ -86,6 +88,17 @@ pub(crate) fn written_out(expr: &Expr, dialect: Dialect) -> Option<Expr> {
 fn not(expr: Expr) -> Expr {
     let op = datafusion::sql::sqlparser::ast::UnaryOperator::Not;
     Expr::Nested(Box::new(Expr::UnaryOp { op, expr: Box::new(Expr::Nested(Box::new(expr))) }))
+}
+
+/// `f(x).field`: the planner wants the names of fields as texts where the value is no column.
+fn fields_as_texts(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
+    let text = |step: &AccessExpr| match step {
+        AccessExpr::Dot(Expr::Identifier(name)) => AccessExpr::Dot(literal(&name.value, name.span)),
+        other => other.clone(),
+    };
+    let written: Vec<AccessExpr> = chain.iter().map(text).collect();
+    let changed = written != chain;
+    changed.then(|| Expr::CompoundFieldAccess { root: Box::new(root.clone()), access_chain: written })
 }
 
 fn rounded(name: &str, expr: &Expr, field: &CeilFloorKind) -> Option<Expr> {

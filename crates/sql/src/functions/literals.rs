@@ -678,6 +678,20 @@ fn nexmark_as_flink_and_spark_write_it() {
     }
 }
 
+/// Spark's way to a stream of JSON: one column of text, parsed in the query or in a computed column.
+#[test]
+fn fields_of_parsed_json_plan() {
+    let sql = "CREATE TABLE t (value STRING, parsed AS from_json(value, 'id BIGINT, user STRUCT<name: STRING>, tags ARRAY<STRING>'),
+          at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp')
+          WITH ('connector' = 'kafka', 'topic' = 't', 'properties.bootstrap.servers' = 'b', 'format' = 'raw');
+        SET 'table.local-time-zone' = 'Europe/Berlin';
+        CREATE TABLE s (a BIGINT, b STRING, c STRING, d STRING, e INT, f TIMESTAMP_LTZ(3)) WITH ('connector' = 'blackhole');
+        INSERT INTO s SELECT parsed.id, parsed.user.name, parsed.tags[1], data.k, from_json(value, 'n INT').n, at
+          FROM (SELECT *, from_json(value, 'k STRING') AS data FROM t) WHERE parsed.id > 1;";
+    let pipeline = crate::plan(sql, &BTreeMap::new(), 2).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(pipeline.sources[0].schema.fields().len(), 1);
+}
+
 #[test]
 fn aggregates_of_other_names_plan() {
     let sql = "CREATE TABLE t (a BIGINT, b BOOLEAN, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND) WITH ('connector' = 'datagen');
