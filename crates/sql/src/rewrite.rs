@@ -2,6 +2,8 @@
 //!
 //! - Spark's `GROUP BY window(ts, '5 minutes')` and `session_window`, Flink's older `GROUP BY TUMBLE(ts, …)`: the table in
 //!   FROM is wrapped into the window table function, and the window's fields become `window_start` and `window_end`.
+//! - `JOIN t FOR SYSTEM_TIME AS OF a.ts`: see [`versions`].
+//! - `CROSS JOIN UNNEST(a.list)`, `LATERAL VIEW explode(list)`: see [`unnest`].
 //! - `SELECT a.b` gets the name `b`.
 //! - `IF(a, b, c)`, `HOUR(ts)`, `json -> 'key'` and their like: see `functions::forms`.
 use std::ops::ControlFlow;
@@ -16,6 +18,7 @@ use crate::error::{Mistake, Result};
 use crate::functions::Dialect;
 use crate::functions::forms::{arguments, call, literal, written_out};
 use crate::refuse::name_of;
+use crate::{unnest, versions};
 
 /// Marks a session window whose sessions are per grouping key.
 pub(crate) const PARTITION_BY_KEYS: &str = "__partition_by_keys";
@@ -38,13 +41,18 @@ impl VisitorMut for Rewrite {
     type Break = Mistake;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Mistake> {
-        match group_window(select) {
+        let rewritten = versions::rewrite(select).and_then(|()| unnest::rewrite(select));
+        match rewritten.and_then(|()| group_window(select)) {
             Ok(()) => {
                 name_fields(&mut select.projection);
                 ControlFlow::Continue(())
             }
             Err(mistake) => ControlFlow::Break(mistake),
         }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Mistake> {
+        versions::check(factor)
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Mistake> {

@@ -13,15 +13,20 @@ mod expand;
 mod group;
 mod groups;
 mod join;
+mod keyed;
 mod ordered;
 mod over;
 mod partial;
 mod rank;
 mod session;
 mod union;
+mod unnest;
+
+use std::sync::Arc;
 
 use millstream_plan::{EpochPlan, OperatorId, Watermark};
 
+use crate::cold::ColdState;
 use crate::graph::{Node, NodeKind, TimeDomain, WindowKind, WindowOf};
 use crate::{DataflowError, DeltaBatch};
 
@@ -72,9 +77,18 @@ pub struct StateChange {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateReport {
     pub keys: u64,
+    /// Whether in memory or not.
     pub bytes: u64,
     /// Watermark (of the operator's own time domain, in milliseconds) at which it has something to do.
     pub next_timer: Option<i64>,
+}
+
+/// What an operator's state takes in memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    pub resident: u64,
+    /// Of an operator that can let go of state: what it cannot let go of before it is sealed.
+    pub unsealed: u64,
 }
 
 /// An operator inside one task.
@@ -123,6 +137,23 @@ pub trait Operator: Send {
         Err(DataflowError::Corrupt("an operator without state was given some".to_owned()))
     }
 
+    /// Tells where sealed state can be read again, before anything is restored, and how many bytes to keep in memory while much is restored. Operators
+    /// that cannot let go of state need not listen.
+    fn attach(&mut self, _cold: Arc<dyn ColdState>, _keep: u64) {}
+
+    /// Lets go of sealed state until about `keep` bytes are in memory, as far as possible. Changes nothing that is emitted or sealed.
+    ///
+    /// # Errors
+    /// See [`DataflowError`].
+    fn shrink(&mut self, _keep: u64) -> Result<(), DataflowError> {
+        Ok(())
+    }
+
+    /// What the state takes in memory.
+    fn footprint(&self) -> Footprint {
+        Footprint { resident: self.report().bytes, unsealed: 0 }
+    }
+
     /// Size of the state and next timer.
     fn report(&self) -> StateReport {
         StateReport::default()
@@ -156,6 +187,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         NodeKind::Expand(expand) => Some(Box::new(expand::ExpandOperator::new(id, expand, node.output.schema.clone()))),
         NodeKind::PartialGroupAggregate(spec) => Some(group::first_half(id, spec)?),
         NodeKind::GroupAggregate(spec) => Some(group::second_half(id, spec, node.output.append_only)?),
+        NodeKind::Unnest(unnest) => Some(Box::new(unnest::UnnestOperator::new(id, unnest, node.output.schema.clone()))),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
         NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::LocalRank(spec) => {
@@ -163,6 +195,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         }
         NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::Keyed(spec) => Some(Box::new(keyed::KeyedOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
 

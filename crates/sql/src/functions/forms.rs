@@ -90,13 +90,18 @@ fn not(expr: Expr) -> Expr {
     Expr::Nested(Box::new(Expr::UnaryOp { op, expr: Box::new(Expr::Nested(Box::new(expr))) }))
 }
 
-/// `f(x).field`: the planner wants the names of fields as texts where the value is no column.
+/// `f(x).field` and `a[1].field`: the planner wants the names of fields as texts, except those of a column that the chain begins with.
 fn fields_as_texts(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
-    let text = |step: &AccessExpr| match step {
-        AccessExpr::Dot(Expr::Identifier(name)) => AccessExpr::Dot(literal(&name.value, name.span)),
+    let is_name = |step: &AccessExpr| matches!(step, AccessExpr::Dot(Expr::Identifier(_)));
+    let names = match root {
+        Expr::Identifier(_) => chain.iter().take_while(|s| is_name(s)).count(),
+        _ => 0,
+    };
+    let text = |(i, step): (usize, &AccessExpr)| match step {
+        AccessExpr::Dot(Expr::Identifier(name)) if i >= names => AccessExpr::Dot(literal(&name.value, name.span)),
         other => other.clone(),
     };
-    let written: Vec<AccessExpr> = chain.iter().map(text).collect();
+    let written: Vec<AccessExpr> = chain.iter().enumerate().map(text).collect();
     let changed = written != chain;
     changed.then(|| Expr::CompoundFieldAccess { root: Box::new(root.clone()), access_chain: written })
 }
@@ -140,6 +145,7 @@ fn form(function: &Function, dialect: Dialect) -> Option<Expr> {
     let moved = |value: Expr, op, by: &str| binary(value, op, number(by, span));
     let ours = dialect != Dialect::DataFusion;
     Some(match (name.as_str(), given.len()) {
+        ("explode", 1) => call("unnest", span, vec![args.next()?]),
         ("mod", 2) => binary(args.next()?, BinaryOperator::Modulo, args.next()?),
         ("if", 3) => case(args.next()?, args.next()?, args.next()),
         (unit @ ("year" | "quarter" | "month" | "week" | "day" | "hour" | "minute" | "second"), 1) => {

@@ -37,6 +37,8 @@ use planner::DialectPlanner;
 use today::Told;
 use zone::Zone;
 
+use crate::versions;
+
 /// Functions that give the plan's time: a column that is one of them follows processing time.
 const PLAN_TIME: [&str; 5] = ["now", "current_timestamp", "localtimestamp", "current_row_timestamp", "proctime"];
 
@@ -129,6 +131,9 @@ impl Functions {
     }
 
     pub fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if name == versions::AS_OF {
+            return Some(Arc::new(versions::function()));
+        }
         self.scalar.get(name).map(|(_, f)| f.clone())
     }
 

@@ -172,7 +172,7 @@ fn field(at: NaiveDateTime, offset: i32, letter: char, width: usize, out: &mut S
             if letter != 'Z' && width == 3 {
                 out.push(':');
             }
-            if letter == 'Z' || width > 1 || minutes % 60 != 0 {
+            if letter == 'Z' || width > 1 || !minutes.is_multiple_of(60) {
                 digits(i64::from(minutes % 60), 2, out);
             }
         }
@@ -227,7 +227,7 @@ impl Reader<'_> {
     fn name(&mut self, names: &[&str], short: bool) -> Option<u32> {
         let length = |n: &str| if short { 3 } else { n.len() };
         let begins = |n: &&str| self.rest.get(..length(n)).is_some_and(|b| b.eq_ignore_ascii_case(&n[..length(n)]));
-        let found = names.iter().position(|n| begins(&n))?;
+        let found = names.iter().position(begins)?;
         self.rest = &self.rest[length(names[found])..];
         u32::try_from(found).ok()
     }

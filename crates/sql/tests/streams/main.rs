@@ -22,11 +22,14 @@ mod feed;
 mod harness;
 mod run;
 
+mod changelog;
 mod duckdb;
 mod groups;
 mod joins;
 mod linear;
+mod lookup;
 mod nexmark;
 mod random;
 mod rank;
+mod unnest;
 mod windows;

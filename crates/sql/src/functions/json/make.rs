@@ -72,7 +72,7 @@ fn values(call: &Call<'_>, first: usize, step: usize, raw: &[bool]) -> Result<Ve
 }
 
 fn json_object(call: &Call<'_>) -> Result<ArrayRef> {
-    if call.count() % 2 == 0 {
+    if call.count().is_multiple_of(2) {
         return exec_err!("json_object: a key has no value; write JSON_OBJECT('key' VALUE value, …)");
     }
     let (absent, raw) = said(call);
