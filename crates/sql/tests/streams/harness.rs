@@ -82,6 +82,9 @@ pub struct Case {
     replay: Option<String>,
 }
 
+/// Rows with their weights, in the order in which they came.
+type Emitted = Vec<(Vec<String>, i64)>;
+
 /// One way to run a case.
 struct Trial<'a> {
     case: &'a Case,
@@ -455,7 +458,7 @@ impl<'a> Trial<'a> {
     }
 
     /// By epoch, the rows that reach the sink, with their weights; restores make no difference.
-    fn output(&self) -> Result<Vec<Vec<(Vec<String>, i64)>>, String> {
+    fn output(&self) -> Result<Vec<Emitted>, String> {
         let restored = self.outputs(true)?;
         // After a checkpoint an operator behaves as one that was restored from it: to the order of its rows.
         if self.restores.contains(&true) {
@@ -477,7 +480,7 @@ impl<'a> Trial<'a> {
         Ok(restored)
     }
 
-    fn outputs(&self, restore: bool) -> Result<Vec<Vec<(Vec<String>, i64)>>, String> {
+    fn outputs(&self, restore: bool) -> Result<Vec<Emitted>, String> {
         let mut run = Run::new(Arc::new(self.pipeline.graph.clone()), self.parallelism);
         let mut outputs = Vec::new();
         for (at, plan) in self.plans.iter().enumerate() {

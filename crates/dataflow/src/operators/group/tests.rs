@@ -412,8 +412,10 @@ fn turns(retracts: bool) -> impl Strategy<Value = Vec<Turn>> {
     prop::collection::vec(step, 1..8)
 }
 
-/// The weighted rows of each epoch, and the rows that are there after it.
-fn weighted(steps: &[Turn]) -> Vec<(Vec<(Row, i64)>, Vec<Row>)> {
+/// The weighted rows of an epoch, and the rows that are there after it.
+type Weighted = (Vec<(Row, i64)>, Vec<Row>);
+
+fn weighted(steps: &[Turn]) -> Vec<Weighted> {
     let mut live: Vec<Row> = Vec::new();
     let epoch = |step: &Turn| {
         let mut rows = Vec::new();

@@ -377,6 +377,7 @@ fn the_matches_of_one_row_leave_in_steps() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test is about time")]
 fn a_hot_key_costs_what_it_emits() {
     // One row of a key of many comes and goes: neither search nor chain may be as long as the key.
     let mut join = Fixture::new(spec(JoinKind::Semi, [false, false]));

@@ -168,7 +168,7 @@ pub fn changes(seed: u64, updating: bool) -> Vec<Vec<Change>> {
 
 /// All rows of the epochs so far, each as often as it is there, in order of k (nulls first), then by `order`.
 pub fn accepted(epochs: &[Vec<Change>], order: impl Fn(&Change, &Change) -> std::cmp::Ordering) -> Vec<Change> {
-    let mut weights: BTreeMap<(Option<i64>, Option<i64>, Option<&'static str>), i64> = BTreeMap::new();
+    let mut weights: BTreeMap<_, i64> = BTreeMap::new();
     for (k, v, s, weight) in epochs.iter().flatten() {
         *weights.entry((*k, *v, *s)).or_default() += weight;
     }
