@@ -22,8 +22,8 @@ pub fn write(args: &DocsArgs) -> Result<(), Failure> {
 }
 
 /// Name and text of each page.
-fn pages() -> [(&'static str, String); 3] {
-    [("connectors.md", connectors()), ("settings.md", settings()), ("cli.md", cli())]
+fn pages() -> [(&'static str, String); 4] {
+    [("connectors.md", connectors()), ("settings.md", settings()), ("functions.md", functions()), ("cli.md", cli())]
 }
 
 const MADE: &str = "<!-- Made by `millstream docs` from the declarations in the source; do not edit. -->\n";
@@ -40,6 +40,10 @@ fn settings() -> String {
     );
     table(&mut page, SETTINGS.iter());
     page
+}
+
+fn functions() -> String {
+    format!("# Functions\n\n{MADE}\n{}", millstream_sql::functions_page())
 }
 
 fn connectors() -> String {

@@ -18,7 +18,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_plan::options::did_you_mean;
 
 use crate::error::{Mistake, Result};
-use crate::functions::Functions;
+use crate::functions::zone::Zone;
+use crate::functions::{Dialect, Functions};
+use crate::local_times::in_local_times;
 use crate::pattern::PatternPlanner;
 use crate::table::{StreamTable, Table};
 use crate::unnest::{self, UnnestPlanner};
@@ -32,6 +34,8 @@ pub(crate) struct Catalog {
     pub changing: BTreeMap<String, Vec<String>>,
     entries: BTreeMap<String, Entry>,
     functions: Functions,
+    dialect: Dialect,
+    zone: Zone,
     options: Arc<ConfigOptions>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     type_planner: Arc<dyn TypePlanner>,
@@ -58,18 +62,23 @@ impl TableSource for View {
 }
 
 impl Catalog {
-    pub fn new() -> Self {
+    pub fn new(dialect: Dialect, zone: Zone) -> Self {
+        // Nothing here is taken from the environment: every process of a pipeline plans alike.
         let mut options = ConfigOptions::default();
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.enable_ident_normalization = false;
         options.sql_parser.collect_spans = true;
         options.optimizer.skip_failed_rules = false;
+        // What does not fit gives null and not an error, as in Spark before 4 and with TRY functions; overflow wraps.
+        options.execution.enable_ansi_mode = false;
+        // Times without a zone have none; functions that need one have the pipeline's.
+        options.execution.time_zone = None;
         // A stream has no moment at which a subquery could be run first: it is joined.
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         Self {
             changing: BTreeMap::new(),
             entries: BTreeMap::new(),
-            functions: Functions::new(),
+            functions: Functions::new(dialect, &zone),
             options: Arc::new(options),
             relation_planners: vec![
                 Arc::new(VersionsPlanner),
@@ -77,8 +86,19 @@ impl Catalog {
                 Arc::new(WindowPlanner),
                 Arc::new(PatternPlanner),
             ],
-            type_planner: Arc::new(Types),
+            type_planner: Arc::new(Types(zone.clone())),
+            dialect,
+            zone,
         }
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The pipeline's time zone.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
     }
 
     pub fn config(&self) -> &Arc<ConfigOptions> {
@@ -169,7 +189,7 @@ impl Catalog {
 
     /// Resolves and types an expression over `scope`.
     pub fn plan_expr(&self, tokens: &[TokenWithSpan], scope: &DFSchema, at: Location) -> Result<Expr> {
-        let parsed = query::parse_expr(tokens)?;
+        let parsed = query::parse_expr(tokens, self.dialect)?;
         let expr = self.planner().sql_to_expr(parsed, scope, &mut PlannerContext::new());
         expr.map_err(|e| self.explain_error(&e, tokens).or_at(at))
     }
@@ -179,7 +199,8 @@ impl Catalog {
         let context =
             SimplifyContext::builder().with_config_options(self.options.clone()).with_schema(schema.clone()).build();
         let simplifier = ExprSimplifier::new(context);
-        simplifier.simplify(simplifier.coerce(expr, schema)?)
+        let coerced = in_local_times(simplifier.coerce(expr, schema)?, schema)?;
+        simplifier.simplify(coerced)
     }
 
     /// DataFusion's error in our words; `at` where it has no place of its own.
@@ -437,10 +458,11 @@ impl ContextProvider for Catalog {
 
 /// Types in CAST: the same as in CREATE TABLE, where sqlparser can read them.
 #[derive(Debug)]
-struct Types;
+struct Types(Zone);
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &SqlType) -> DfResult<Option<FieldRef>> {
-        Ok(types::parse_text(&sql_type.to_string()).ok().map(|t| t.into_nullable_field_ref()))
+        let parsed = types::parse_text(&sql_type.to_string()).ok();
+        Ok(parsed.map(|t| self.0.zoned(&t).into_nullable_field_ref()))
     }
 }

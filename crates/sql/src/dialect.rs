@@ -3,6 +3,7 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// Identifiers in backticks or double quotes, `=>` for named arguments, `FILTER (WHERE …)`.
 #[derive(Debug)]
@@ -12,6 +13,12 @@ pub(crate) struct StreamingDialect {
 }
 
 impl Dialect for StreamingDialect {
+    /// `json -> 'key' = 'x'` compares what the arrow gives, as in PostgreSQL: it binds closer than comparisons and `||`, less than `+`.
+    fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        const BELOW_PLUS: u8 = 25;
+        matches!(parser.peek_token_ref().token, Token::Arrow | Token::LongArrow).then_some(Ok(BELOW_PLUS))
+    }
+
     fn is_delimited_identifier_start(&self, ch: char) -> bool {
         ch == '`' || ch == '"'
     }

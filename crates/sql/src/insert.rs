@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::catalog::Catalog;
 use crate::error::{Mistake, Result};
+use crate::functions::zone::Zone;
 use crate::names::Names;
 use crate::statement::InsertDef;
 use crate::table::{ColumnOrigin, Table, unknown_column};
@@ -89,7 +90,8 @@ pub(crate) fn fit(
     }
     let mut exprs = Vec::with_capacity(targets.len());
     for (target, given) in targets.iter().zip(given) {
-        let to = target.field.data_type();
+        // What leaves the pipeline are instants, whatever the zone.
+        let to = &Zone::utc().zoned(target.field.data_type());
         let name = target.field.name();
         let expr = match given {
             Some(i) => {

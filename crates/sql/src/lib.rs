@@ -20,7 +20,9 @@ mod error;
 mod explain;
 mod functions;
 mod insert;
+mod json_clauses;
 mod lex;
+mod local_times;
 mod lower;
 mod names;
 mod optimize;
@@ -48,6 +50,7 @@ use millstream_dataflow::graph::Graph;
 
 pub use error::SqlError;
 pub use explain::explain;
+pub use functions::functions_page;
 pub use settings::{Origin, SETTINGS, Settings, Trigger};
 pub use variables::{GivenSetting, from_variables, setting};
 

@@ -27,6 +27,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 
 use crate::catalog::Catalog;
 use crate::error::{Mistake, Result};
+use crate::local_times::plan_in_local_times;
 
 /// Plans with more nodes are refused: views that use views double with each step.
 const MAX_PLAN_NODES: usize = 500;
@@ -37,6 +38,7 @@ const MAX_EXPR_SIZE: u64 = 20_000;
 pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Result<LogicalPlan> {
     let failed = |e| catalog.mistake(&e, at);
     let analyzed = Analyzer::new().execute_and_check(plan, catalog.config(), |_, _| {}).map_err(failed)?;
+    let analyzed = if catalog.zone().is_utc() { analyzed } else { plan_in_local_times(analyzed).map_err(failed)? };
     check_scalars(&analyzed, at)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),

@@ -40,7 +40,7 @@ pub(crate) fn build(
 ) -> Result<Pipeline> {
     let script = parse_script(sql)?;
     let settings = resolve_settings(&script, conf)?;
-    let mut catalog = Catalog::new();
+    let mut catalog = Catalog::new(settings.dialect(), settings.zone().clone());
     catalog.changing.clone_from(changing);
     let mut names = Names::default();
     WINDOW_COLUMNS.iter().for_each(|c| names.add(c));
@@ -101,7 +101,7 @@ pub(crate) fn build(
     let is_used =
         |name: &str| sources.iter().any(|s| s.table == name) || sinks.iter().any(|s: &SinkSpec| s.table == name);
     catalog.tables().filter(|t| !is_used(&t.name.text)).try_for_each(|t| t.check_unused())?;
-    let graph = finish(nodes, parallelism);
+    let graph = finish(nodes, parallelism, &catalog);
     Ok(Pipeline { settings, graph, sources, sinks })
 }
 
@@ -139,7 +139,7 @@ fn view(catalog: &Catalog, names: &Names, def: &ViewDef) -> Result<LogicalPlan> 
 }
 
 fn resolve(catalog: &Catalog, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
-    let plan = catalog.plan_query(parse_query(tokens)?, tokens)?;
+    let plan = catalog.plan_query(parse_query(tokens, catalog.dialect())?, tokens)?;
     check_size(&plan, tokens)?;
     Ok(plan)
 }
@@ -162,7 +162,7 @@ fn insert(catalog: &Catalog, names: &Names, def: InsertDef) -> Result<Insert> {
         });
     };
     let tokens = names.respell(&def.query);
-    let query = parse_query(&tokens)?;
+    let query = parse_query(&tokens, catalog.dialect())?;
     let places = places(&query);
     let plan = catalog.plan_query(query, &tokens)?;
     check_size(&plan, &tokens)?;
@@ -228,7 +228,7 @@ fn refused(error: ConnectorError, at: Location) -> Mistake {
     }
 }
 
-fn finish(mut drafts: Vec<Draft>, parallelism: u16) -> Graph {
+fn finish(mut drafts: Vec<Draft>, parallelism: u16, catalog: &Catalog) -> Graph {
     level(&mut drafts);
     let inputs: Vec<_> = drafts.iter().map(|d| d.inputs.clone()).collect();
     let (of_node, stages) = Graph::stages_of(&inputs);
@@ -237,7 +237,7 @@ fn finish(mut drafts: Vec<Draft>, parallelism: u16) -> Graph {
         Node { id: OperatorId(i as u16), stage, kind, inputs, output }
     });
     let nodes: Vec<Node> = nodes.collect();
-    let fingerprint = fingerprint(&nodes, parallelism);
+    let fingerprint = fingerprint(&nodes, parallelism, catalog);
     Graph { nodes, stages, fingerprint }
 }
 
@@ -288,10 +288,12 @@ fn by_all_columns(from: &Draft) -> Exchange {
     Exchange::Hash { columns }
 }
 
-/// What state and results depend on: nodes with their expressions and types, edges, number of tasks.
-fn fingerprint(nodes: &[Node], parallelism: u16) -> Digest {
+/// What state and results depend on: nodes with their expressions and types, edges, number of tasks, dialect, time zone.
+fn fingerprint(nodes: &[Node], parallelism: u16, catalog: &Catalog) -> Digest {
     let mut digest = DigestBuilder::default();
     digest.add(&parallelism.to_le_bytes());
+    // The text of an expression does not say whose function it calls, nor in which zone.
+    digest.add(format!("{:?} {}", catalog.dialect(), catalog.zone()).as_bytes());
     for node in nodes {
         let mut text = crate::explain::describe(node).join("\n");
         for input in &node.inputs {

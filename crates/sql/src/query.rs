@@ -5,8 +5,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::dialect::StreamingDialect;
 use crate::error::{Mistake, Result};
+use crate::functions::Dialect;
 use crate::lex::{self, Tokens, is_word, word};
-use crate::{refuse, rewrite};
+use crate::{json_clauses, refuse, rewrite};
 
 /// The pseudo function that carries `PARTITION BY` of a session window.
 pub(crate) const PARTITION_BY: &str = "__partition_by";
@@ -18,19 +19,20 @@ pub(crate) const WITHIN: &str = "__within";
 const RECURSION: usize = 120;
 
 /// Parses a query, refuses what no stream can do, and rewrites the dialects' own forms.
-pub(crate) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query> {
-    let tokens = pattern_clauses(table_arguments(tokens))?;
+pub(crate) fn parse_query(tokens: &[TokenWithSpan], dialect: Dialect) -> Result<Query> {
+    let tokens = pattern_clauses(json_clauses::as_arguments(&table_arguments(tokens))?)?;
     let mut query = run(&tokens, |parser| parser.parse_query().map(|q| *q))?;
     refuse::check_query(&query, &tokens)?;
-    rewrite::rewrite_query(&mut query)?;
+    rewrite::rewrite_query(&mut query, dialect)?;
     Ok(query)
 }
 
 /// Parses an expression of a column or a watermark.
-pub(crate) fn parse_expr(tokens: &[TokenWithSpan]) -> Result<Expr> {
-    let mut expr = run(tokens, |parser| parser.parse_expr())?;
-    refuse::check_expr(&expr, tokens)?;
-    rewrite::rewrite_expr(&mut expr);
+pub(crate) fn parse_expr(tokens: &[TokenWithSpan], dialect: Dialect) -> Result<Expr> {
+    let tokens = json_clauses::as_arguments(tokens)?;
+    let mut expr = run(&tokens, |parser| parser.parse_expr())?;
+    refuse::check_expr(&expr, &tokens)?;
+    rewrite::rewrite_expr(&mut expr, dialect);
     Ok(expr)
 }
 
@@ -227,7 +229,7 @@ mod tests {
     #[test]
     fn syntax_errors_have_a_place() {
         let tokens = lex::statements("SELECT a\nFROM t WHERE").unwrap().remove(0);
-        let mistake = parse_query(&tokens).unwrap_err();
+        let mistake = parse_query(&tokens, Dialect::Flink).unwrap_err();
         assert_eq!(mistake.at.map(|l| l.line), Some(2), "{mistake:?}");
     }
 }

@@ -18,8 +18,25 @@ use crate::lex;
 const MAX_EXPR_DEPTH: usize = 200;
 
 /// Functions that give another value when an epoch is replayed.
-const NOT_REPEATABLE: &[&str] =
-    &["random", "rand", "rand_integer", "uuid", "gen_random_uuid", "monotonically_increasing_id", "spark_partition_id"];
+const NOT_REPEATABLE: &[&str] = &[
+    "random",
+    "rand",
+    "randn",
+    "rand_integer",
+    "randstr",
+    "uniform",
+    "uuid",
+    "uuid_string",
+    "gen_random_uuid",
+    "shuffle",
+    "monotonically_increasing_id",
+    "spark_partition_id",
+    "input_file_name",
+    "input_file_block_start",
+    "input_file_block_length",
+    "reflect",
+    "java_method",
+];
 
 /// Aggregates whose result depends on the order of rows.
 const ORDERED: &[&str] = &[
@@ -255,6 +272,13 @@ impl Visitor for Refuse<'_> {
                     let message = format!("the result of {name} depends on the order of rows");
                     return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
                 }
+                if name == "current_watermark" {
+                    return no(
+                        at,
+                        "CURRENT_WATERMARK",
+                        "rows below the watermark have left the table before a query sees it; they are in the dead letters",
+                    );
+                }
                 if ["current_time", "localtime"].contains(&name.as_str()) {
                     return no(at, &name, "use CURRENT_TIMESTAMP or CURRENT_DATE");
                 }
@@ -300,6 +324,12 @@ fn set_expr(refuse: &Refuse<'_>, body: &SetExpr) -> Flow {
             no(refuse.start(), "a change inside a query", "write INSERT INTO … SELECT")
         }
     }
+}
+
+/// True for functions that are refused because they give another value at every call.
+#[cfg(test)]
+pub(crate) fn is_refused(function: &str) -> bool {
+    NOT_REPEATABLE.contains(&function)
 }
 
 /// Lowercase name of a function.

@@ -5,37 +5,37 @@
 //! - `JOIN t FOR SYSTEM_TIME AS OF a.ts`: see [`versions`].
 //! - `CROSS JOIN UNNEST(a.list)`, `LATERAL VIEW explode(list)`: see [`unnest`].
 //! - `SELECT a.b` gets the name `b`.
-//! - `MOD(a, b)`, `IF(a, b, c)`, `HOUR(ts)`, `TO_TIMESTAMP_LTZ(ms, 3)` and their like.
+//! - `IF(a, b, c)`, `HOUR(ts)`, `json -> 'key'` and their like: see `functions::forms`.
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Spanned, TableAlias,
-    TableFactor, Value, VisitMut, VisitorMut,
+    AccessExpr, Expr, GroupByExpr, Ident, Query, Select, SelectItem, Spanned, TableAlias, TableFactor, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::{Mistake, Result};
+use crate::functions::Dialect;
+use crate::functions::forms::{arguments, call, literal, written_out};
 use crate::refuse::name_of;
 use crate::{unnest, versions};
 
 /// Marks a session window whose sessions are per grouping key.
 pub(crate) const PARTITION_BY_KEYS: &str = "__partition_by_keys";
 
-pub(crate) fn rewrite_query(query: &mut Query) -> Result<()> {
-    match query.visit(&mut Rewrite) {
+pub(crate) fn rewrite_query(query: &mut Query, dialect: Dialect) -> Result<()> {
+    match query.visit(&mut Rewrite(dialect)) {
         ControlFlow::Break(mistake) => Err(mistake),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-pub(crate) fn rewrite_expr(expr: &mut Expr) {
+pub(crate) fn rewrite_expr(expr: &mut Expr, dialect: Dialect) {
     // Only group windows can be mistaken, and an expression holds none.
-    let _: ControlFlow<Mistake> = expr.visit(&mut Rewrite);
+    let _: ControlFlow<Mistake> = expr.visit(&mut Rewrite(dialect));
 }
 
-struct Rewrite;
+struct Rewrite(Dialect);
 
 impl VisitorMut for Rewrite {
     type Break = Mistake;
@@ -56,9 +56,7 @@ impl VisitorMut for Rewrite {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Mistake> {
-        if let Expr::Function(function) = expr
-            && let Some(instead) = plain_form(function)
-        {
+        if let Some(instead) = written_out(expr, self.0) {
             *expr = instead;
         }
         ControlFlow::Continue(())
@@ -104,46 +102,6 @@ fn name_fields(items: &mut [SelectItem]) {
             taken.push(alias.value.clone());
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
-    }
-}
-
-/// The form of a function call that DataFusion knows.
-fn plain_form(function: &Function) -> Option<Expr> {
-    let mut args = arguments(function)?.into_iter().cloned();
-    let span = function.name.span();
-    let count = args.len();
-    match (name_of(&function.name).as_str(), count) {
-        ("explode", 1) => Some(call("unnest", span, vec![args.next()?])),
-        ("mod", 2) => {
-            let nested = |e| Box::new(Expr::Nested(Box::new(e)));
-            let (left, right) = (nested(args.next()?), nested(args.next()?));
-            Some(Expr::Nested(Box::new(Expr::BinaryOp { left, op: BinaryOperator::Modulo, right })))
-        }
-        ("if", 3) => Some(Expr::Case {
-            case_token: AttachedToken::empty(),
-            end_token: AttachedToken::empty(),
-            operand: None,
-            conditions: vec![CaseWhen { condition: args.next()?, result: args.next()? }],
-            else_result: Some(Box::new(args.next()?)),
-        }),
-        (part @ ("year" | "quarter" | "month" | "week" | "day" | "hour" | "minute" | "second"), 1) => {
-            let part = Expr::Value(Value::SingleQuotedString(part.to_owned()).with_span(span));
-            Some(call("date_part", span, vec![part, args.next()?]))
-        }
-        ("to_timestamp_ltz", 2) => {
-            let value = args.next()?;
-            let unit = match args.next()?.to_string().as_str() {
-                "0" => "to_timestamp_seconds",
-                "3" => "to_timestamp_millis",
-                "6" => "to_timestamp_micros",
-                _ => return None,
-            };
-            Some(call(unit, span, vec![value]))
-        }
-        ("timestamp_seconds", 1) => Some(call("to_timestamp_seconds", span, args.collect())),
-        ("timestamp_millis", 1) => Some(call("to_timestamp_millis", span, args.collect())),
-        ("timestamp_micros", 1) => Some(call("to_timestamp_micros", span, args.collect())),
-        _ => None,
     }
 }
 
@@ -325,7 +283,7 @@ impl VisitorMut for WindowFields<'_> {
         if let Some(column) = self.column(expr) {
             *expr = name(column, span);
         } else if self.is_whole(expr) {
-            let text = |t: &str| Expr::Value(Value::SingleQuotedString(t.to_owned()).with_span(span));
+            let text = |t: &str| literal(t, span);
             let args = vec![text("start"), name("window_start", span), text("end"), name("window_end", span)];
             *expr = call("named_struct", span, args);
         }
@@ -335,30 +293,4 @@ impl VisitorMut for WindowFields<'_> {
 
 fn name(text: &str, span: Span) -> Expr {
     Expr::Identifier(Ident::with_span(span, text))
-}
-
-pub(crate) fn call(function: &str, span: Span, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
-    Expr::Function(Function {
-        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::with_span(span, function))]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
-
-/// The arguments of a call, if all are plain expressions.
-pub(crate) fn arguments(function: &Function) -> Option<Vec<&Expr>> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    list.args
-        .iter()
-        .map(|a| match a {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-            _ => None,
-        })
-        .collect()
 }

@@ -6,6 +6,8 @@ use millstream_plan::options::{OptionError, OptionKind, OptionSpec, parse_bytes,
 
 use crate::cursor::Name;
 use crate::error::{Mistake, Result};
+use crate::functions::Dialect;
+use crate::functions::zone::Zone;
 use crate::statement::Statement;
 
 /// Every setting of a pipeline.
@@ -30,6 +32,20 @@ pub const SETTINGS: &[OptionSpec] = &[
         OptionKind::Text,
         Some("0 ms"),
         "Shortest time between two epochs (0: as soon as there is input), or availableNow: end when everything that is there now is processed, or once: the same in one epoch.",
+    ),
+    option(
+        "sql.dialect",
+        &[],
+        OptionKind::Choice(Dialect::NAMES),
+        Some("flink"),
+        "Whose function a name means that Flink, Spark and DataFusion give to different ones; see functions.md.",
+    ),
+    option(
+        "table.local-time-zone",
+        &["spark.sql.session.timeZone"],
+        OptionKind::Text,
+        Some("UTC"),
+        "Time zone of TIMESTAMP_LTZ, CURRENT_DATE and the functions that turn texts and numbers into times: a name such as Europe/Berlin, or an offset such as +02:00.",
     ),
     option(
         "parallelism",
@@ -134,6 +150,8 @@ pub struct Settings {
     values: BTreeMap<&'static str, (String, Origin)>,
     /// See [`Self::trigger`].
     trigger: Trigger,
+    dialect: Dialect,
+    zone: Zone,
 }
 
 impl Settings {
@@ -165,6 +183,16 @@ impl Settings {
     #[must_use]
     pub fn trigger(&self) -> Trigger {
         self.trigger
+    }
+
+    /// `sql.dialect`, parsed.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// `table.local-time-zone`, parsed.
+    pub(crate) fn zone(&self) -> &Zone {
+        &self.zone
     }
 
     /// All values with their origins, ordered by name.
@@ -218,6 +246,13 @@ pub(crate) fn resolve_settings(script: &[Statement], overrides: &BTreeMap<String
         Mistake::new(given_place("trigger"), format!("'trigger' = '{trigger}' is not a trigger"))
             .hint("write a duration such as '500 milliseconds', or 'availableNow' or 'once'")
     })?;
+    let text = |name: &str| values.get(name).map_or("", |(v, _)| v.as_str());
+    let dialect = Dialect::parse(text("sql.dialect")).unwrap_or(Dialect::Flink);
+    let zone = Zone::parse(text("table.local-time-zone")).ok_or_else(|| {
+        let name = "table.local-time-zone";
+        Mistake::new(given_place(name), format!("'{name}' = '{}' is not a time zone", text(name)))
+            .hint("write a name such as 'Europe/Berlin', or an offset such as '+02:00'")
+    })?;
     for (name, range) in [("parallelism", 1..=128), ("epoch.max-records", 1..=i64::MAX), ("epoch.in-flight", 1..=64)] {
         let value = values.get(name).and_then(|(v, _)| v.trim().parse::<i64>().ok());
         if let Some(value) = value.filter(|v| !range.contains(v)) {
@@ -225,7 +260,7 @@ pub(crate) fn resolve_settings(script: &[Statement], overrides: &BTreeMap<String
             return Err(Mistake::new(given_place(name), message));
         }
     }
-    Ok(Settings { values, trigger })
+    Ok(Settings { values, trigger, dialect, zone })
 }
 
 fn parse_trigger(text: &str) -> Option<Trigger> {
@@ -260,11 +295,23 @@ mod tests {
     }
 
     #[test]
+    fn dialect_and_zone() {
+        let found = settings("", &[]).unwrap();
+        assert_eq!((found.dialect(), found.zone().to_string().as_str()), (Dialect::Flink, "UTC"));
+        let sql = "SET 'sql.dialect' = 'spark'; SET 'spark.sql.session.timeZone' = 'America/New_York';";
+        let found = settings(sql, &[]).unwrap();
+        assert_eq!((found.dialect(), found.zone().to_string().as_str()), (Dialect::Spark, "America/New_York"));
+    }
+
+    #[test]
     fn mistakes_stand_at_their_set() {
         let e = settings("SET 'trigger' = '1 s';\nSET 'checkpointLocatoin' = '/x';", &[]).unwrap_err();
         assert_eq!((e.at.unwrap().line, e.hint.as_deref()), (2, Some("did you mean 'checkpointLocation'?")));
         let e = settings("SET 'parallelism' = '1000';", &[]).unwrap_err();
         assert!(e.at.is_some() && e.message.contains("not between 1 and 128"));
         assert!(settings("", &[("trigger", "soon")]).unwrap_err().at.is_none());
+        let e = settings("SET 'spark.sql.session.timeZone' = 'Berlin';", &[]).unwrap_err();
+        assert!(e.at.is_some() && e.message.contains("not a time zone"), "{e}");
+        assert!(settings("SET 'sql.dialect' = 'hive';", &[]).unwrap_err().at.is_some());
     }
 }

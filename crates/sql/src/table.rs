@@ -85,10 +85,18 @@ impl Column {
     /// The value over the base schema.
     pub fn expr(&self, base: &DFSchema) -> Expr {
         match &self.origin {
-            ColumnOrigin::Physical(i) => Expr::Column(datafusion::common::Column::from(base.qualified_field(*i))),
+            ColumnOrigin::Physical(i) => {
+                let column = Expr::Column(datafusion::common::Column::from(base.qualified_field(*i)));
+                shown_as(column, base.field(*i).data_type(), self.field.data_type())
+            }
             ColumnOrigin::Metadata { expr, .. } | ColumnOrigin::Computed { expr, .. } => expr.clone(),
         }
     }
+}
+
+/// A value of one type as another.
+fn shown_as(expr: Expr, of: &DataType, to: &DataType) -> Expr {
+    if of == to { expr } else { Expr::Cast(Cast::new(Box::new(expr), to.clone())) }
 }
 
 /// `WATERMARK FOR`.
@@ -187,16 +195,19 @@ impl Table {
         let (field, origin) = match &def.kind {
             ColumnKind::Physical { .. } => {
                 let base = base_index();
-                (self.base.field(base).clone(), ColumnOrigin::Physical(base))
+                let field = self.base.field(base);
+                let shown = catalog.zone().shown(field.data_type());
+                (Arc::new(field.as_ref().clone().with_data_type(shown)), ColumnOrigin::Physical(base))
             }
             ColumnKind::Metadata { data_type, key, is_virtual } => {
                 let base = base_index();
-                let mut expr = Expr::Column(datafusion::common::Column::new_unqualified(name));
-                if self.base.field(base).data_type() != data_type {
-                    expr = Expr::Cast(Cast::new(Box::new(expr), data_type.clone()));
-                }
+                let expr = Expr::Column(datafusion::common::Column::new_unqualified(name));
+                // What connectors offer without a zone is in UTC.
+                let expr = shown_as(expr, self.base.field(base).data_type(), data_type);
+                let shown = catalog.zone().shown(data_type);
+                let expr = shown_as(expr, data_type, &shown);
                 let origin = ColumnOrigin::Metadata { base, key: key.clone(), is_virtual: *is_virtual, expr };
-                (Arc::new(Field::new(name, data_type.clone(), true)), origin)
+                (Arc::new(Field::new(name, shown, true)), origin)
             }
             ColumnKind::Computed { expr } => {
                 let (expr, is_plan_time) = self.expression(expr, def.name.at, catalog, names)?;
@@ -217,7 +228,12 @@ impl Table {
         catalog: &Catalog,
         names: &Names,
     ) -> Result<(Expr, bool)> {
-        let mut fields: Vec<_> = self.base.fields().iter().map(|f| (None, f.clone())).collect();
+        // Instants are shown in the pipeline's zone here as in queries.
+        let shown = |f: &FieldRef| {
+            let shown = catalog.zone().shown(f.data_type());
+            (None, Arc::new(f.as_ref().clone().with_data_type(shown)))
+        };
+        let mut fields: Vec<_> = self.base.fields().iter().map(shown).collect();
         let computed: Vec<(&Column, &Expr)> = self
             .columns
             .iter()
@@ -233,7 +249,11 @@ impl Table {
         let written_out = expr.transform(|e| match &e {
             Expr::Column(column) => match computed.iter().find(|(c, _)| *c.field.name() == column.name) {
                 Some((_, expr)) => Ok(Transformed::yes((*expr).clone())),
-                None => Ok(Transformed::no(col(datafusion::common::Column::new_unqualified(&column.name)))),
+                None => {
+                    let own = col(datafusion::common::Column::new_unqualified(&column.name));
+                    let of = self.base.field_with_unqualified_name(&column.name)?.data_type();
+                    Ok(Transformed::yes(shown_as(own, of, &catalog.zone().shown(of))))
+                }
             },
             _ => Ok(Transformed::no(e)),
         });

@@ -27,8 +27,8 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::error::{Mistake, Result};
 use crate::functions::Functions;
+use crate::functions::forms::arguments;
 use crate::refuse::name_of;
-use crate::rewrite::arguments;
 use crate::types;
 
 /// Name of the number of an element.

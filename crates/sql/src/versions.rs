@@ -25,8 +25,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Mistake, Result};
+use crate::functions::forms::{arguments, call};
 use crate::refuse::name_of;
-use crate::rewrite::{arguments, call};
 use crate::table::{StreamTable, Table};
 use crate::window::table;
 

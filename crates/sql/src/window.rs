@@ -314,7 +314,7 @@ impl<'a> Call<'a> {
 
     fn time(&self, input: &LogicalPlan, context: &mut dyn RelationPlannerContext) -> DfResult<(Expr, Location)> {
         let descriptor = match self.arg("TIMECOL") {
-            Some(SqlExpr::Function(f)) if name_of(&f.name) == "descriptor" => crate::rewrite::arguments(f),
+            Some(SqlExpr::Function(f)) if name_of(&f.name) == "descriptor" => crate::functions::forms::arguments(f),
             _ => None,
         };
         let Some([column]) = descriptor.as_deref() else {
@@ -381,7 +381,7 @@ impl<'a> Call<'a> {
         if name_of(&function.name) == PARTITION_BY_KEYS {
             return Ok(Partition::ByKeys);
         }
-        let columns = crate::rewrite::arguments(function).unwrap_or_default();
+        let columns = crate::functions::forms::arguments(function).unwrap_or_default();
         let by = columns.into_iter().map(|c| context.sql_to_expr(c.clone(), input.schema()));
         Ok(Partition::By(by.collect::<DfResult<_>>()?))
     }

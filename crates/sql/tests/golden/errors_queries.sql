@@ -116,10 +116,10 @@ CREATE TABLE strict_sink (a BIGINT NOT NULL, b BIGINT) WITH ('connector' = 'prin
 INSERT INTO strict_sink (b) SELECT id FROM orders;
 -- case: regular expression
 INSERT INTO sink SELECT regexp_extract(city, '(', 1), id FROM orders;
--- case: REGEXP_EXTRACT without a group
-INSERT INTO sink SELECT regexp_extract(city, 'a'), id FROM orders;
+-- case: REGEXP_EXTRACT without a pattern
+INSERT INTO sink SELECT regexp_extract(city), id FROM orders;
 -- case: date pattern
-INSERT INTO sink SELECT DATE_FORMAT(ts, 'yyyy-QQ'), id FROM orders;
+INSERT INTO sink SELECT DATE_FORMAT(ts, 'YYYY-MM'), id FROM orders;
 -- case: option of a table that is not used
 CREATE TABLE other (a BIGINT) WITH ('connector' = 'print', 'colour' = 'red');
 INSERT INTO sink SELECT city, id FROM orders;

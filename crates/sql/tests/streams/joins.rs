@@ -267,7 +267,7 @@ fn of_keys_of_different_types() {
         "a.f IS NOT DISTINCT FROM b.f",
         "a.s IS NOT DISTINCT FROM b.s AND a.i = b.i",
         "(a.l = b.l OR a.i = b.i)",
-        "upper(a.s) = concat(b.s, '')",
+        "upper(a.s) = b.s || ''",
     ];
     for updating in [false, true] {
         for condition in conditions {

@@ -127,7 +127,7 @@ fn expr_text(draws: &mut Draws, of: Type, columns: &[Column], depth: usize) -> S
         },
         (_, Type::Text) => match draws.below(3) {
             0 => format!("upper({a})"),
-            1 => format!("concat({a}, {b})"),
+            1 => format!("({a} || {b})"),
             _ => format!("substr({a}, 1, 1)"),
         },
         (_, Type::Decimal) => format!("CAST({a} - {b} AS DECIMAL(10, 2))"),
