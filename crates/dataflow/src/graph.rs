@@ -127,6 +127,8 @@ pub enum NodeKind {
     GroupAggregate(Arc<GroupAggregate>),
     /// All inputs have the same schema; output is their multiset union.
     Union,
+    /// INTERSECT and EXCEPT of inputs 0 and 1, which have the output's schema.
+    Set(SetOperation),
     /// Pairs of left (input 0) and right (input 1) rows. Output: left columns, then right columns; semi and anti: left columns.
     Join(Arc<Join>),
     /// First half of a rank, before the shuffle: the rows of an epoch that can be among those that are kept. Input and output are append-only.
@@ -279,7 +281,7 @@ pub struct GroupAggregate {
     /// grouping set without keys.
     pub always: RecordBatch,
     pub calls: Vec<GroupCall>,
-    /// Rows may be taken away again.
+    /// Rows may be taken away again, or a call needs them in an order: what sums do not determine is kept.
     pub retracts: bool,
     /// What the first half hands to the second; see `group_transfer`.
     pub transfer: SchemaRef,
@@ -305,6 +307,49 @@ pub struct AggregateCall {
     pub function: Arc<AggregateFunctionExpr>,
     /// `FILTER (WHERE …)`.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// INTERSECT or EXCEPT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetOperation {
+    pub kind: SetKind,
+    /// Rows count as often as they are there.
+    pub all: bool,
+    /// A column that is a time attribute of both inputs, and the watermark by which rows leave the state. Both inputs are append-only then.
+    pub bound: Option<(usize, TimeDomain)>,
+}
+
+/// Which rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetKind {
+    /// Rows of both inputs.
+    Intersect,
+    /// Rows of the left input that are not in the right one.
+    Except,
+}
+
+impl SetOperation {
+    /// How often a row is in the result that is so often in the left and in the right input.
+    #[must_use]
+    pub fn count(&self, left: i64, right: i64) -> i64 {
+        match (self.kind, self.all) {
+            (SetKind::Intersect, true) => left.min(right),
+            (SetKind::Intersect, false) => left.min(right).min(1),
+            (SetKind::Except, true) => (left - right).max(0),
+            (SetKind::Except, false) => i64::from(left > 0 && right == 0),
+        }
+    }
+
+    /// As SQL.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match (self.kind, self.all) {
+            (SetKind::Intersect, false) => "INTERSECT",
+            (SetKind::Intersect, true) => "INTERSECT ALL",
+            (SetKind::Except, false) => "EXCEPT",
+            (SetKind::Except, true) => "EXCEPT ALL",
+        }
+    }
 }
 
 /// A join: equality of key columns and any further condition.

@@ -68,6 +68,7 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
             words.extend(spec.calls.iter().map(|c| c.function.fun().name()));
             ("this aggregation".to_owned(), words)
         }
+        NodeKind::Set(spec) => (spec.name().to_owned(), vec!["EXCEPT", "MINUS", "INTERSECT"]),
         NodeKind::Join(_) => ("the join".to_owned(), vec!["JOIN", "EXISTS", "IN"]),
         NodeKind::Rank(_) => ("the rank".to_owned(), vec!["OVER", "DISTINCT", "LIMIT"]),
         NodeKind::Over(_) => ("OVER".to_owned(), vec!["OVER"]),

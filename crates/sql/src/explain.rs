@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
+use datafusion::physical_expr::PhysicalSortExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
     AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, NamedExpr, Node, NodeKind,
@@ -69,7 +71,8 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
                 let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
                 let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
                 let (name, distinct) = (call.function.fun().name(), call.function.is_distinct());
-                lines.push(format!("{name} {distinct} {} {filter}", args.join(" ")));
+                let order = function_order(&call.function);
+                lines.push(format!("{name} {distinct} {} {filter}{order}", args.join(" ")));
             }
             lines
         }
@@ -85,16 +88,25 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             for call in &spec.calls {
                 let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
                 let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-                lines.push(format!("{} {} {} {filter}", call.function.fun().name(), call.distinct, args.join(" ")));
+                let (name, order) = (call.function.fun().name(), function_order(&call.function));
+                lines.push(format!("{name} {} {} {filter}{order}", call.distinct, args.join(" ")));
             }
             lines
         }
         NodeKind::Union => vec!["union".to_owned()],
+        NodeKind::Set(spec) => vec![format!("{} {:?}", spec.name(), spec.bound)],
         NodeKind::Join(join) => describe_join(join),
         NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
         NodeKind::Over(spec) => ordered::describe_over(spec),
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
+}
+
+/// Order and treatment of nulls of a call.
+fn function_order(function: &AggregateFunctionExpr) -> String {
+    let orders = function.order_bys().iter().map(|s| format!(" {s}"));
+    let nulls = if function.ignore_nulls() { " ignore nulls" } else { "" };
+    orders.collect::<String>() + nulls
 }
 
 fn inputs(node: &Node, graph: &Graph) -> String {
@@ -227,6 +239,16 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
         NodeKind::PartialGroupAggregate(spec) => vec!["aggregate before the shuffle".to_owned(), group_calls(spec)],
         NodeKind::GroupAggregate(spec) => group_lines(spec, node),
         NodeKind::Union => vec!["union all".to_owned()],
+        NodeKind::Set(spec) => {
+            let kept = match &spec.bound {
+                Some((column, domain)) => {
+                    let time = node.output.schema.field(*column).name();
+                    format!("until {} passes {time}", clock(domain, graph))
+                }
+                None => "grows with the number of different rows".to_owned(),
+            };
+            vec![spec.name().to_lowercase(), format!("rows       {}", rows(node)), format!("state      {kept}")]
+        }
         NodeKind::Join(join) => join_lines(node, join, graph),
         NodeKind::LocalRank(spec) => {
             vec![format!("rank before the shuffle: the first {} rows of an epoch", spec.to)]
@@ -290,11 +312,26 @@ fn aggregates(spec: &WindowAggregate) -> String {
 
 /// An aggregate as SQL.
 pub(crate) fn call(call: &AggregateCall) -> String {
-    let args: Vec<String> = call.function.expressions().iter().map(show).collect();
-    let args = if call.function.fun().name() == "count" && args == ["1"] { vec!["*".to_owned()] } else { args };
-    let distinct = if call.function.is_distinct() { "DISTINCT " } else { "" };
+    let function = &call.function;
+    let args: Vec<String> = function.expressions().iter().map(show).collect();
+    let args = if function.fun().name() == "count" && args == ["1"] { vec!["*".to_owned()] } else { args };
+    let distinct = if function.is_distinct() { "DISTINCT " } else { "" };
+    let orders: Vec<String> = function.order_bys().iter().map(order).collect();
+    let orders = if orders.is_empty() { String::new() } else { format!(" ORDER BY {}", orders.join(", ")) };
+    let nulls = if function.ignore_nulls() { " IGNORE NULLS" } else { "" };
     let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {})", show(f))).unwrap_or_default();
-    format!("{}({distinct}{}){filter}", call.function.fun().name(), args.join(", "))
+    format!("{}({distinct}{}{orders}){nulls}{filter}", function.fun().name(), args.join(", "))
+}
+
+fn order(sort: &PhysicalSortExpr) -> String {
+    let direction = if sort.options.descending { " DESC" } else { "" };
+    // The usual place of nulls is after the greatest value.
+    let nulls = match (sort.options.descending, sort.options.nulls_first) {
+        (false, true) => " NULLS FIRST",
+        (true, false) => " NULLS LAST",
+        _ => "",
+    };
+    format!("{}{direction}{nulls}", show(&sort.expr))
 }
 
 fn group_lines(spec: &GroupAggregate, node: &Node) -> Vec<String> {

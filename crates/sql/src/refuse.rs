@@ -20,19 +20,17 @@ const MAX_EXPR_DEPTH: usize = 200;
 const NOT_REPEATABLE: &[&str] =
     &["random", "rand", "rand_integer", "uuid", "gen_random_uuid", "monotonically_increasing_id", "spark_partition_id"];
 
-/// Aggregates whose result depends on the order of rows.
-const ORDERED: &[&str] = &[
-    "array_agg",
-    "collect",
-    "collect_list",
-    "collect_set",
-    "first",
-    "first_value",
-    "last",
-    "last_value",
-    "nth_value",
-    "string_agg",
-    "listagg",
+/// Aggregates whose result depends on the order of rows: they need an ORDER BY of their own, or are spelled differently.
+const ORDERED: &[(&str, &str)] = &[
+    ("collect", "write array_agg(x ORDER BY y)"),
+    ("collect_list", "write array_agg(x ORDER BY y)"),
+    ("collect_set", "write array_agg(DISTINCT x ORDER BY x)"),
+    ("first", "write first_value(x ORDER BY y)"),
+    ("first_value", "write first_value(x ORDER BY y)"),
+    ("last", "write last_value(x ORDER BY y)"),
+    ("last_value", "write last_value(x ORDER BY y)"),
+    ("listagg", "write string_agg(x, ',' ORDER BY y)"),
+    ("nth_value", "write nth_value(x, n ORDER BY y)"),
 ];
 
 pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
@@ -110,16 +108,6 @@ impl Refuse<'_> {
             _ => Flow::Continue(()),
         }
     }
-
-    fn ordered_by(&self, function: &Function, at: Location) -> Flow {
-        let FunctionArguments::List(list) = &function.args else { return Flow::Continue(()) };
-        let sorts = list.clauses.iter().any(|c| matches!(c, FunctionArgumentClause::OrderBy(_)));
-        if sorts || !function.within_group.is_empty() {
-            let word = if sorts { "ORDER" } else { "WITHIN" };
-            return no(self.keyword(at, &[word]), "an ordered aggregate", "use min or max");
-        }
-        Flow::Continue(())
-    }
 }
 
 impl Visitor for Refuse<'_> {
@@ -155,8 +143,6 @@ impl Visitor for Refuse<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> Flow {
         let at = select.select_token.0.span.start;
-        match &select.distinct {
-        }
         if select.from.is_empty() {
             return no(at, "SELECT without FROM", "name a table in FROM");
         }
@@ -234,9 +220,10 @@ impl Visitor for Refuse<'_> {
                     );
                 }
                 // OVER brings an order of its own.
-                if function.over.is_none() && ORDERED.contains(&name.as_str()) {
+                let instead = ORDERED.iter().find(|(n, _)| *n == name).filter(|_| function.over.is_none());
+                if let Some((_, instead)) = instead.filter(|_| !is_ordered(function)) {
                     let message = format!("the result of {name} depends on the order of rows");
-                    return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
+                    return Flow::Break(Mistake::new(at, message).hint(*instead));
                 }
                 if name == "unnest" || name == "explode" {
                     return no(at, &name.to_uppercase(), "select fields of nested rows by name");
@@ -244,11 +231,17 @@ impl Visitor for Refuse<'_> {
                 if ["current_time", "localtime"].contains(&name.as_str()) {
                     return no(at, &name, "use CURRENT_TIMESTAMP or CURRENT_DATE");
                 }
-                self.ordered_by(function, at)
+                Flow::Continue(())
             }
             _ => Flow::Continue(()),
         }
     }
+}
+
+/// True if the arguments bring an order: `f(x ORDER BY y)`.
+fn is_ordered(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    list.clauses.iter().any(|c| matches!(c, FunctionArgumentClause::OrderBy(_)))
 }
 
 fn has_distinct_on(body: &SetExpr) -> bool {
@@ -258,24 +251,22 @@ fn has_distinct_on(body: &SetExpr) -> bool {
 fn set_expr(refuse: &Refuse<'_>, body: &SetExpr) -> Flow {
     match body {
         SetExpr::Select(_) | SetExpr::Query(_) => Flow::Continue(()),
-        SetExpr::SetOperation {
-            op: SetOperator::Union,
-            set_quantifier: SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None,
-            left,
-            right,
-        } => {
+        SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            let by_name = matches!(
+                set_quantifier,
+                SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName
+            );
+            if by_name {
+                let words = match op {
+                    SetOperator::Union => ["UNION", "UNION"],
+                    SetOperator::Except | SetOperator::Minus => ["EXCEPT", "MINUS"],
+                    SetOperator::Intersect => ["INTERSECT", "INTERSECT"],
+                };
+                let at = refuse.keyword(left.span().end, &words);
+                return no(at, &format!("{op} BY NAME"), "name the columns");
+            }
             set_expr(refuse, left)?;
             set_expr(refuse, right)
-        }
-        SetExpr::SetOperation { op, left, .. } => {
-            let from = left.span().end;
-            match op {
-                SetOperator::Union => no(refuse.keyword(from, &["UNION"]), "UNION BY NAME", "name the columns"),
-                SetOperator::Except | SetOperator::Minus => {
-                    no(refuse.keyword(from, &["EXCEPT", "MINUS"]), "EXCEPT", "filter with WHERE")
-                }
-                SetOperator::Intersect => no(refuse.keyword(from, &["INTERSECT"]), "INTERSECT", "filter with WHERE"),
-            }
         }
         SetExpr::Values(_) => no(refuse.start(), "VALUES", "read a table; the datagen connector makes rows"),
         SetExpr::Table(_) => no(refuse.start(), "TABLE", "write SELECT * FROM it"),

@@ -13,6 +13,7 @@ use millstream_dataflow::graph::FilterValues;
 
 use crate::catalog::Catalog;
 use crate::lower::time_pairs;
+use crate::set::SetNode;
 use crate::table::{ColumnOrigin, StreamTable, Table};
 use crate::window::{Partition, WindowTvf};
 
@@ -242,10 +243,16 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
             node.aggr_expr.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
             visit(uses, &node.input, below, None)
         }
-        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-            Some(window) => visit_window(uses, window, needs),
-            None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
-        },
+        LogicalPlan::Extension(extension) => {
+            let node = extension.node.as_any();
+            if let Some(window) = node.downcast_ref::<WindowTvf>() {
+                return visit_window(uses, window, needs);
+            }
+            match node.downcast_ref::<SetNode>() {
+                Some(set) => visit_set(uses, set, &needs),
+                None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
+            }
+        }
         LogicalPlan::TableScan(scan) => {
             let Some(source) = scan.source.downcast_ref::<StreamTable>() else {
                 return Err(DataFusionError::Internal(format!("table {} is not a stream", scan.table_name)));
@@ -280,6 +287,13 @@ fn visit_window(uses: &mut Uses, window: &WindowTvf, needs: Needs) -> DfResult<(
         by.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
     }
     visit(uses, &window.input, below, None)
+}
+
+/// Rows are compared in all columns.
+fn visit_set(uses: &mut Uses, set: &SetNode, needs: &Needs) -> DfResult<()> {
+    let as_time = |i: usize| needs.get(&i).is_some_and(|n| n.as_time);
+    let all = |width: usize| (0..width).map(|i| (i, Need { paths: Paths::All, as_time: as_time(i) })).collect();
+    [&set.left, &set.right].into_iter().try_for_each(|input| visit(uses, input, all(input.schema().fields().len()), None))
 }
 
 /// A semi or anti join has the columns of one side, other joins those of both.

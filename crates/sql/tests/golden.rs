@@ -217,7 +217,7 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             assert_eq!(&spec.transfer, &input(), "{name}");
             assert_eq!(&spec.output, output, "{name}");
         }
-        NodeKind::Union => {
+        NodeKind::Union | NodeKind::Set(_) => {
             for from in &node.inputs {
                 assert_eq!(&graph.node(from.from).output.schema, output, "{name}");
             }

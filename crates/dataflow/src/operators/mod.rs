@@ -18,6 +18,7 @@ mod over;
 mod partial;
 mod rank;
 mod session;
+mod set;
 mod union;
 
 use millstream_plan::{EpochPlan, OperatorId, Watermark};
@@ -157,6 +158,9 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         NodeKind::PartialGroupAggregate(spec) => Some(group::first_half(id, spec)?),
         NodeKind::GroupAggregate(spec) => Some(group::second_half(id, spec, node.output.append_only)?),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
+        NodeKind::Set(spec) => {
+            Some(Box::new(set::SetOperator::new(id, spec, node.output.schema.clone(), node.output.append_only)?))
+        }
         NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::LocalRank(spec) => {
             Some(Box::new(rank::LocalRankOperator::new(id, spec, node.output.schema.clone())?))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Aggregate, Expr};
+use datafusion::logical_expr::{Aggregate, Expr, SortExpr};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use millstream_dataflow::graph::{
@@ -77,6 +77,11 @@ impl Lowering<'_> {
         }
         let aggregates =
             node.aggr_expr.iter().map(|e| self.call(e, &names, &input.schema)).collect::<Result<Vec<_>>>()?;
+        if aggregates.iter().any(|a| a.function.fun().name() == "nth_value") {
+            let message = "nth_value cannot be computed for a window that is emitted when it closes";
+            return Err(Mistake::new(self.place(&["nth_value"]), message)
+                .hint("rank the window's rows: ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY …)"));
+        }
         let mut fields: Vec<FieldRef> = Vec::new();
         for key in &spec_keys {
             let data_type = key.expr.data_type(&input.schema).map_err(|e| self.failed(&e))?;
@@ -219,8 +224,10 @@ impl Lowering<'_> {
         ))
     }
 
+    /// An aggregate call. Its order is completed by its arguments, so that equal rows come in one order.
     pub(super) fn call(&self, expr: &Expr, names: &DFSchemaRef, input: &Schema) -> Result<AggregateCall> {
         let name = function_name(expr).unwrap_or_default();
+        let expr = &completed(expr);
         let at = self.place(&[&name]);
         let build = |alias: &str| {
             let lowered = LoweredAggregateBuilder::new(expr, names, input, &self.props).with_name(alias).build();
@@ -231,9 +238,6 @@ impl Lowering<'_> {
         let shown = explain::call(&AggregateCall { function: first.aggregate, filter: first.filter });
         let lowered = build(&shown)?;
         let refuse = |why: &str| Mistake::new(at, format!("{name} {why}"));
-        if !lowered.order_bys.is_empty() {
-            return Err(refuse("depends on the order of rows").hint("use min or max"));
-        }
         // Some combinations fail only here, such as DISTINCT of a function that cannot.
         let accumulator = lowered.aggregate.create_accumulator().map(|_| ());
         let merges = lowered.aggregate.state_fields().map(|_| ());
@@ -257,6 +261,22 @@ pub(super) fn function_name(expr: &Expr) -> Option<String> {
         Expr::AggregateFunction(f) => Some(f.func.name().to_owned()),
         _ => None,
     }
+}
+
+/// Functions that give the values themselves, in an order.
+const ORDERED: &[&str] = &["array_agg", "string_agg", "first_value", "last_value", "nth_value"];
+
+/// The call with an order that leaves nothing open: its ORDER BY, then its arguments.
+fn completed(expr: &Expr) -> Expr {
+    let mut plain = expr.clone().unalias_nested().data;
+    if let Expr::AggregateFunction(f) = &mut plain
+        && ORDERED.contains(&f.func.name())
+    {
+        let is_open = |e: &&Expr| !matches!(e, Expr::Literal(..)) && !f.params.order_by.iter().any(|s| s.expr == **e);
+        let rest: Vec<SortExpr> = f.params.args.iter().filter(is_open).map(|e| e.clone().sort(true, true)).collect();
+        f.params.order_by.extend(rest);
+    }
+    plain
 }
 
 /// The columns of the node below under the names by which the query knows them.

@@ -10,6 +10,7 @@ mod join;
 mod over;
 mod rank;
 mod rel;
+mod set;
 mod source;
 mod updating;
 
@@ -37,6 +38,7 @@ use self::rel::{PARTS, Part, Pending, Physical, Rel, Role, Value, substitute};
 use crate::catalog::Catalog;
 use crate::changelog::{self, Takes};
 use crate::error::{Mistake, Result};
+use crate::set::SetNode;
 use crate::uses::Uses;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
 use crate::{lex, types};
@@ -183,13 +185,17 @@ impl<'a> Lowering<'a> {
                 let rel = self.lower(&node.input)?;
                 self.aggregate(rel, node)
             }
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-                Some(window) => {
+            LogicalPlan::Extension(extension) => {
+                let node = extension.node.as_any();
+                if let Some(window) = node.downcast_ref::<WindowTvf>() {
                     let rel = self.lower(&window.input)?;
-                    self.window(rel, window)
+                    return self.window(rel, window);
                 }
-                None => Err(self.unsupported(extension.node.name(), &[])),
-            },
+                match node.downcast_ref::<SetNode>() {
+                    Some(set) => self.set_operation(set),
+                    None => Err(self.unsupported(extension.node.name(), &[])),
+                }
+            }
             LogicalPlan::Join(node) => self.join(node),
             LogicalPlan::Sort(node) => Err(self.sort(node)),
             LogicalPlan::Limit(node) => self.limit(node),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatchOptions, UInt64Array, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -61,11 +61,11 @@ impl Lowering<'_> {
         }
         let calls =
             node.aggr_expr.iter().map(|e| self.group_call(e, &names, &input.schema)).collect::<Result<Vec<_>>>()?;
-        let retracts = !input.append_only;
+        let retracts = !input.append_only || calls.iter().any(keeps_rows);
         let transfer = group_transfer(&keys, &calls, retracts, &input.schema).map_err(|e| self.failed(&e))?;
         self.check_types(&transfer, keys.len())?;
         // Without aggregates a row that has come stays: it is a DISTINCT.
-        let append_only = !retracts && calls.is_empty();
+        let append_only = input.append_only && calls.is_empty();
         let mut fields: Vec<FieldRef> = transfer.fields()[..keys.len()].to_vec();
         let named = |c: &GroupCall| Arc::new(c.function.field().as_ref().clone().with_name(explain::group_call(c)));
         fields.extend(calls.iter().map(named));
@@ -81,7 +81,7 @@ impl Lowering<'_> {
             output: output.clone(),
         });
         let forward = vec![Input { from: base, exchange: Exchange::Forward }];
-        let first = EdgeType { schema: transfer, append_only: !retracts, key: None, time: Vec::new() };
+        let first = EdgeType { schema: transfer, append_only: input.append_only, key: None, time: Vec::new() };
         let first = self.push(NodeKind::PartialGroupAggregate(spec.clone()), forward, first)?;
         if !append_only {
             roles = vec![Role::default(); count];
@@ -174,6 +174,15 @@ impl Lowering<'_> {
             }
         }
     }
+}
+
+/// True if the values themselves are the call's state, or their order matters: each is then an entry of its own.
+fn keeps_rows(call: &GroupCall) -> bool {
+    let lists = || {
+        let fields = call.function.state_fields().unwrap_or_default();
+        fields.iter().any(|f| matches!(f.data_type(), DataType::List(_)))
+    };
+    !call.function.order_bys().is_empty() || !call.distinct && lists()
 }
 
 /// What a key is, if it is a column of the input.

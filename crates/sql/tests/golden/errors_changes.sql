@@ -24,3 +24,5 @@ INSERT INTO sink SELECT city, count(*) FROM TABLE(TUMBLE((SELECT city, max(ts) A
 INSERT INTO sink SELECT DISTINCT ON (city) city, id FROM orders;
 -- case: rollup of MySQL
 INSERT INTO sink SELECT city, count(*) FROM orders GROUP BY city WITH ROLLUP;
+-- case: except into files
+INSERT INTO folder SELECT city, id FROM orders EXCEPT SELECT city, id FROM orders WHERE amount > 1;

@@ -35,8 +35,10 @@ SELECT city,
 INSERT INTO sink SELECT a.city, b.id FROM orders a JOIN orders b ON a.id = b.id;
 -- case: comma join
 INSERT INTO sink SELECT a.city, b.id FROM orders a, orders b;
--- case: except
-INSERT INTO sink SELECT city, id FROM orders EXCEPT SELECT city, id FROM orders;
+-- case: except of different types
+INSERT INTO sink SELECT city, customer.age FROM orders EXCEPT SELECT city, id FROM orders;
+-- case: except by name
+INSERT INTO sink SELECT city, id FROM orders EXCEPT BY NAME SELECT city, id FROM orders;
 -- case: order by
 INSERT INTO sink SELECT city, id FROM orders
 ORDER BY id;

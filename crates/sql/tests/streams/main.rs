@@ -29,4 +29,5 @@ mod linear;
 mod nexmark;
 mod random;
 mod rank;
+mod sets;
 mod windows;

@@ -1,4 +1,4 @@
-//! Second half over updating input: rows come and go.
+//! Second half where rows come and go, or their values are needed.
 //!
 //! The rows of an epoch are gathered and applied at its end, together. A call is [`Linear`], or it reads the ends of a [`Multiset`] of its
 //! arguments (min, max), or it is computed anew from the multiset for each group that changed (all others). A DISTINCT call sees a
@@ -55,6 +55,9 @@ struct Group {
     touched: bool,
 }
 
+/// A value counts as much as several equal ones.
+const IDEMPOTENT: &[&str] = &["bool_and", "bool_or", "bit_and", "bit_or", "approx_distinct"];
+
 enum Call {
     /// Fed with rows.
     Linear(Linear, CallInput),
@@ -85,7 +88,8 @@ impl Retracting {
             let set = match sets.iter().position(|(i, _)| *i == input) {
                 Some(set) => set,
                 None => {
-                    let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
+                    let order = input.order.iter().map(|(c, o)| SortField::new_with_options(type_of(c), *o));
+                    let fields = order.chain(types.iter().map(|t| SortField::new(t.clone()))).collect();
                     sets.push((input, Multiset::new(fields)?));
                     sets.len() - 1
                 }
@@ -94,7 +98,7 @@ impl Retracting {
                 (_, Some(linear)) => Call::Distinct(linear, set),
                 ("min", None) => Call::End { set, last: false },
                 ("max", None) => Call::End { set, last: true },
-                _ => Call::Anew { set, once: call.distinct },
+                (name, None) => Call::Anew { set, once: call.distinct || IDEMPOTENT.contains(&name) },
             });
         }
         let index = GroupIndex::new(&key_fields(spec))?;
@@ -137,7 +141,10 @@ impl Retracting {
                 Call::Linear(linear, _) | Call::Distinct(linear, _) => linear.results(slots)?,
                 Call::End { set, last } => self.sets[*set].1.ends(slots, *last)?.swap_remove(0),
                 Call::Anew { set, once } => {
-                    let (groups, arguments) = self.sets[*set].1.values(slots, *once)?;
+                    let (input, values) = &self.sets[*set];
+                    let (groups, mut arguments) = values.values(slots, *once)?;
+                    // Functions take what they order by behind their arguments.
+                    arguments.rotate_left(input.order.len());
                     let mut anew = Accumulators::new(std::iter::once(&self.spec.calls[at]))?;
                     // With a filter: a group may have no values.
                     let all = BooleanArray::from(vec![true; groups.len()]);
@@ -156,6 +163,10 @@ impl Retracting {
         let weight = |row: usize| weights.map_or(1, |w| w[row]);
         let columns = batch.rows.columns();
         let arguments = |input: &CallInput| input.arguments.iter().map(|c| columns[*c].clone()).collect::<Vec<_>>();
+        let ordered = |input: &CallInput| {
+            let order = input.order.iter().map(|(c, _)| columns[*c].clone());
+            order.chain(arguments(input)).collect::<Vec<_>>()
+        };
         let filter =
             |input: &CallInput| -> Option<BooleanArray> { input.filter.map(|c| columns[c].as_boolean().clone()) };
         for (row, slot) in slots.iter().enumerate() {
@@ -167,7 +178,7 @@ impl Retracting {
             }
         }
         for (input, set) in &mut self.sets {
-            set.collect(slots, &arguments(input), filter(input).as_ref(), weight)?;
+            set.collect(slots, &ordered(input), filter(input).as_ref(), weight)?;
         }
         Ok(())
     }
