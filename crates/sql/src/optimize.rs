@@ -55,7 +55,14 @@ pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Re
         OptimizerContext::new_with_config_options(catalog.config().clone()).without_query_execution_start_time();
     let optimized = Optimizer::with_rules(rules).optimize(analyzed, &context, |_, _| {}).map_err(failed)?;
     if mentions(&optimized, &|e| {
-        matches!(e, Expr::InSubquery(_) | Expr::Exists(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..))
+        matches!(
+            e,
+            Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::OuterReferenceColumn(..)
+        )
     })
     .map_err(failed)?
     {

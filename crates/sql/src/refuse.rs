@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinOperator,
-    ObjectName, Query, Select,
-    SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinOperator, ObjectName,
+    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
@@ -174,7 +173,9 @@ impl Visitor for Refuse<'_> {
         let at = factor.span().start;
         match factor {
             TableFactor::Table { sample: Some(_), .. } => no(at, "TABLESAMPLE", "filter by a hash of a key"),
-            TableFactor::Table { version: Some(_), .. } => no(at, "FOR SYSTEM_TIME", "join the table as it is: the result follows its changes"),
+            TableFactor::Table { version: Some(_), .. } => {
+                no(at, "FOR SYSTEM_TIME", "join the table as it is: the result follows its changes")
+            }
             TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
                 no(self.keyword(self.start(), &["LATERAL"]), "LATERAL", "select fields of nested rows by name")
             }

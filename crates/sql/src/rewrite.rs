@@ -199,8 +199,11 @@ fn group_window(select: &mut Select) -> Result<()> {
         return Err(Mistake::new(second.span.start, "a query groups by one window").hint("write one INSERT per window"));
     }
     if select.from.len() > 1 || select.from.iter().any(|f| !f.joins.is_empty()) {
-        return Err(Mistake::new(window.span.start, "a window in GROUP BY belongs to one table, and the query joins several")
-            .hint("join in a subquery: SELECT … FROM (SELECT … FROM a JOIN b …) GROUP BY …"));
+        return Err(Mistake::new(
+            window.span.start,
+            "a window in GROUP BY belongs to one table, and the query joins several",
+        )
+        .hint("join in a subquery: SELECT … FROM (SELECT … FROM a JOIN b …) GROUP BY …"));
     }
     groups.splice(at..=at, ["window_start", "window_end"].map(|n| name(n, window.span)));
     wrap_table(select, &window)?;

@@ -50,7 +50,8 @@ const WORDS: &[&str] = &["JOIN", "EXISTS", "IN", "NATURAL"];
 impl Lowering<'_> {
     pub(super) fn join(&mut self, node: &LogicalJoin) -> Result<Rel> {
         if node.null_aware {
-            let message = "NOT IN gives no row at all as soon as its subquery holds a null, so no result would ever be final";
+            let message =
+                "NOT IN gives no row at all as soon as its subquery holds a null, so no result would ever be final";
             return Err(Mistake::new(self.place(&["NOT"]), message)
                 .hint("write NOT EXISTS (SELECT … WHERE …), or declare both columns NOT NULL"));
         }
@@ -74,9 +75,8 @@ impl Lowering<'_> {
         let on = node.on.iter().flat_map(|(l, r)| [l, r]);
         if on.chain(&node.filter).any(Expr::is_volatile) {
             let message = "a join condition on the current time changes its result while no row comes";
-            return Err(Mistake::new(self.place(WORDS), message).hint(
-                "compare time columns of both sides, as in a.ts BETWEEN b.ts - INTERVAL '1' HOUR AND b.ts",
-            ));
+            return Err(Mistake::new(self.place(WORDS), message)
+                .hint("compare time columns of both sides, as in a.ts BETWEEN b.ts - INTERVAL '1' HOUR AND b.ts"));
         }
         let (left, right) = if swapped { (&node.right, &node.left) } else { (&node.left, &node.right) };
         let rels = [self.lower(left)?, self.lower(right)?];
@@ -118,8 +118,7 @@ impl Lowering<'_> {
             keys: keys[side].clone(),
             retention: retentions[side],
         });
-        let mut spec =
-            Join { kind, inputs, null_equal, residual, bound: bound.as_ref().map(|b| b.domain.clone()) };
+        let mut spec = Join { kind, inputs, null_equal, residual, bound: bound.as_ref().map(|b| b.domain.clone()) };
         if !spec.append_only() {
             // Rows that are taken back, or leave and come again, must be known for ever.
             spec.bound = None;
@@ -129,10 +128,8 @@ impl Lowering<'_> {
         let roles = self.output_roles(kind, &rels, bound.as_ref());
         let mut output = edge(Arc::new(Schema::new(combined.clone())), &roles, None);
         output.append_only = spec.append_only();
-        let exchange = |side: usize| Input {
-            from: finished[side].0,
-            exchange: Exchange::Hash { columns: keys[side].clone() },
-        };
+        let exchange =
+            |side: usize| Input { from: finished[side].0, exchange: Exchange::Hash { columns: keys[side].clone() } };
         let edges = vec![exchange(0), exchange(1)];
         let base = self.push(NodeKind::Join(Arc::new(spec)), edges, output)?;
         self.joined(base, kind, &rels, widths, roles, bound.and_then(|b| b.windows))
@@ -214,7 +211,10 @@ impl Lowering<'_> {
             let moved = |ms: Option<i64>| ms.map(|ms| ms + right_shift - left_shift);
             let (least, most) = (moved(pair.least), moved(pair.most));
             let is_fine = |side: usize, i: usize| {
-                matches!(rels[side].schema.field(i).data_type(), DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _))
+                matches!(
+                    rels[side].schema.field(i).data_type(),
+                    DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _)
+                )
             };
             // Times are rounded down to milliseconds.
             let slack = i64::from(!is_fine(0, l) || !is_fine(1, r));
@@ -222,7 +222,8 @@ impl Lowering<'_> {
                 ms.map(|ms| Retention { column, hold_ms: ms.max(0) + slack + shift })
             };
             let retentions = [hold(l, left_shift, most), hold(r, right_shift, least.map(|ms| -ms))];
-            let mut roles = [vec![Role::default(); rels[0].columns.len()], vec![Role::default(); rels[1].columns.len()]];
+            let mut roles =
+                [vec![Role::default(); rels[0].columns.len()], vec![Role::default(); rels[1].columns.len()]];
             let kept = || Role { time: Some(domain.clone()), part: None };
             if slack == 0 && left_shift == 0 && most.is_some_and(|ms| ms <= 0) {
                 roles[0][l] = kept();

@@ -119,10 +119,6 @@ impl<'a> Lowering<'a> {
         self.lower(plan)
     }
 
-    pub(crate) fn catalog(&self) -> &Catalog {
-        self.catalog
-    }
-
     fn start(&self) -> Location {
         self.tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start)
     }

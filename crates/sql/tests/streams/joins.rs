@@ -28,7 +28,8 @@ fn all_ways() -> Vec<Case> {
         .table("b", RIGHT)
         .generated(60, ROWS)
         .updating();
-    let mixed = Case::new().table("a", LEFT).generated(80, ROWS).table("b", RIGHT).generated(80, ROWS).keyed(&["k", "j"]);
+    let mixed =
+        Case::new().table("a", LEFT).generated(80, ROWS).table("b", RIGHT).generated(80, ROWS).keyed(&["k", "j"]);
     vec![tables(90, 60), changing(90, 60), keyed, mixed]
 }
 
@@ -175,7 +176,8 @@ fn of_windows() {
 #[test]
 fn rows_in_windows() {
     // Pairs leave at once; the window's aggregation over them closes with it.
-    let rows = |table: &str| format!("(SELECT * FROM TABLE(TUMBLE(TABLE {table}, DESCRIPTOR(ts), INTERVAL '3' SECOND)))");
+    let rows =
+        |table: &str| format!("(SELECT * FROM TABLE(TUMBLE(TABLE {table}, DESCRIPTOR(ts), INTERVAL '3' SECOND)))");
     let pairs = format!(
         "SELECT x.k, x.v, y.w, x.window_start, x.window_end FROM {} x JOIN {} y
          ON x.k = y.k AND x.window_start = y.window_start AND x.window_end = y.window_end",

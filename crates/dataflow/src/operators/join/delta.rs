@@ -620,8 +620,10 @@ fn consolidate(encoded: &Rows, weights: &[i64]) -> (Vec<u32>, Vec<i64>) {
 }
 
 fn shown(rows: &RecordBatch, row: usize) -> Result<String> {
-    let shown = rows.columns().iter().zip(rows.schema_ref().fields()).map(|(column, field)| {
-        Ok(format!("{} {}", field.name(), array_value_to_string(column, row)?))
-    });
+    let shown = rows
+        .columns()
+        .iter()
+        .zip(rows.schema_ref().fields())
+        .map(|(column, field)| Ok(format!("{} {}", field.name(), array_value_to_string(column, row)?)));
     Ok(shown.collect::<Result<Vec<_>>>()?.join(", "))
 }

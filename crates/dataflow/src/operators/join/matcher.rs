@@ -70,13 +70,7 @@ impl Matcher {
     }
 
     /// Rows of one side without a match; of a semi or anti join, the rows themselves.
-    pub fn alone(
-        &self,
-        sides: &[Side; 2],
-        side: usize,
-        ids: &[u64],
-        weights: Option<Vec<i64>>,
-    ) -> Result<DeltaBatch> {
+    pub fn alone(&self, sides: &[Side; 2], side: usize, ids: &[u64], weights: Option<Vec<i64>>) -> Result<DeltaBatch> {
         let width = sides[side].schema.fields().len();
         let columns = sides[side].gather(ids, &(0..width).collect::<Vec<_>>())?;
         self.padded(side, columns, ids.len(), weights)

@@ -45,7 +45,13 @@ struct Expiry {
 }
 
 impl Stream {
-    pub fn process(&mut self, core: &mut Core, side: usize, rows: RecordBatch, out: &mut Vec<DeltaBatch>) -> Result<Step> {
+    pub fn process(
+        &mut self,
+        core: &mut Core,
+        side: usize,
+        rows: RecordBatch,
+        out: &mut Vec<DeltaBatch>,
+    ) -> Result<Step> {
         let spec = core.spec.clone();
         let input = &spec.inputs[side];
         // A condition on the time does not hold without one. Without a key a row still waits for its time to leave unmatched.

@@ -32,7 +32,9 @@ fn schema() -> SchemaRef {
 
 fn output(kind: JoinKind) -> SchemaRef {
     let sides = if kind.is_filter() { 1 } else { 2 };
-    Arc::new(Schema::new((0..sides).flat_map(|_| schema().fields().iter().cloned().collect::<Vec<_>>()).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        (0..sides).flat_map(|_| schema().fields().iter().cloned().collect::<Vec<_>>()).collect::<Vec<_>>(),
+    ))
 }
 
 /// left.v < right.v
@@ -46,12 +48,8 @@ fn earlier() -> Arc<dyn PhysicalExpr> {
 }
 
 fn spec(kind: JoinKind, append_only: [bool; 2]) -> Join {
-    let input = |side: usize| JoinInput {
-        schema: schema(),
-        append_only: append_only[side],
-        keys: vec![0],
-        retention: None,
-    };
+    let input =
+        |side: usize| JoinInput { schema: schema(), append_only: append_only[side], keys: vec![0], retention: None };
     Join { kind, inputs: [input(0), input(1)], null_equal: false, residual: None, bound: None }
 }
 
@@ -246,7 +244,10 @@ fn a_left_join_takes_back_and_gives_again() {
     let out = join.epoch(0, &[(1, vec![(r(1, 6, 0), -1)]), (0, vec![(r(1, 11, 0), 1)])]);
     assert_eq!(out, outs(&[("1 10 0 | 1 6 0", -1), ("1 11 0 | - - -", 1), ("1 10 0 | - - -", 1)]));
     // What cancels within an epoch leaves nothing.
-    assert_eq!(join.epoch(0, &[(1, vec![(r(2, 1, 0), 1), (r(2, 1, 0), -1)]), (0, vec![(r(8, 1, 0), -1), (r(8, 1, 0), 1)])]), []);
+    assert_eq!(
+        join.epoch(0, &[(1, vec![(r(2, 1, 0), 1), (r(2, 1, 0), -1)]), (0, vec![(r(8, 1, 0), -1), (r(8, 1, 0), 1)])]),
+        []
+    );
     assert_eq!(join.left(&[((None, 30, 0), -2)]), outs(&[("- 30 0 | - - -", -2)]));
 }
 
@@ -273,7 +274,9 @@ fn semi_and_anti_joins_follow_whether_there_is_a_match() {
         assert_eq!(semi.left(&rows), []);
         assert_eq!(anti.left(&rows), outs(&[("1 1 0", 2), ("2 1 0", 1), ("- 1 0", 1)]));
         // The second match changes nothing, nor does the loss of one of two.
-        for (weight, semi_out, anti_out) in [(1, vec![("1 1 0", 2)], vec![("1 1 0", -2)]), (1, vec![], vec![]), (-1, vec![], vec![])] {
+        for (weight, semi_out, anti_out) in
+            [(1, vec![("1 1 0", 2)], vec![("1 1 0", -2)]), (1, vec![], vec![]), (-1, vec![], vec![])]
+        {
             assert_eq!(semi.right(&[(r(1, 5, 0), weight)]), outs(&semi_out));
             assert_eq!(anti.right(&[(r(1, 5, 0), weight)]), outs(&anti_out));
             semi.checkpoint();
@@ -304,7 +307,8 @@ fn an_appended_semi_join_forgets_what_it_has_emitted() {
 fn time_lets_rows_go_and_unmatched_ones_leave_once() {
     let mut join = Fixture::new(bounded(JoinKind::Left));
     // t 5 can meet right rows up to t 15.
-    let first = join.epoch(0, &[(0, vec![(r(1, 1, 5), 1), (r(1, 2, 12), 1), ((None, 3, 12), 1)]), (1, vec![(r(1, 9, 13), 1)])]);
+    let first =
+        join.epoch(0, &[(0, vec![(r(1, 1, 5), 1), (r(1, 2, 12), 1), ((None, 3, 12), 1)]), (1, vec![(r(1, 9, 13), 1)])]);
     assert_eq!(first, outs(&[("1 2 12 | 1 9 13", 1), ("1 1 5 | 1 9 13", 1)]));
     assert_eq!(join.epoch(1, &[(0, vec![(r(2, 4, 4), 1), (r(1, 5, 14), 1)])]), []);
     assert_eq!(join.join.report(), StateReport { next_timer: Some(15), ..join.join.report() });
@@ -337,7 +341,10 @@ fn a_retraction_of_an_absent_row_is_an_error() {
     let mut join = Fixture::new(spec(JoinKind::Inner, [true, false]));
     join.right(&[(r(1, 5, 0), 1)]);
     let error = join.try_epoch(0, &[(1, vec![(r(1, 5, 0), -2)])]).unwrap_err().to_string();
-    assert!(error.contains("operator 3 (join): its right input takes back a row that is not there: k 1, v 5"), "{error}");
+    assert!(
+        error.contains("operator 3 (join): its right input takes back a row that is not there: k 1, v 5"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -457,7 +464,14 @@ type Change = (usize, Option<i64>, i64, i64, i64, bool);
 
 fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
     let key = prop_oneof![4 => (0..3_i64).prop_map(Some), 1 => Just(None)];
-    let change = (0..2_usize, key, 0..4_i64, 0..30_i64, prop_oneof![3 => Just(1_i64), 2 => Just(-1), 1 => Just(2)], any::<bool>());
+    let change = (
+        0..2_usize,
+        key,
+        0..4_i64,
+        0..30_i64,
+        prop_oneof![3 => Just(1_i64), 2 => Just(-1), 1 => Just(2)],
+        any::<bool>(),
+    );
     proptest::collection::vec(proptest::collection::vec(change, 0..10), 1..9)
 }
 
