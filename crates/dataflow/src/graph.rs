@@ -113,6 +113,8 @@ pub enum NodeKind {
     Calc(Calc),
     /// Rows × windows that hold them: appends `window_start`, `window_end`, `window_time`.
     WindowAssign(WindowAssign),
+    /// The same for sessions of rows that come and go.
+    SessionAssign(Arc<SessionAssign>),
     /// First half of a windowed aggregation, before the shuffle: partial states per (key, pane), no state between epochs.
     /// Output: key columns, `pane` (Int64; sessions: `start`, `end`), state columns.
     PartialWindowAggregate(Arc<WindowAggregate>),
@@ -232,6 +234,17 @@ pub struct WindowAssign {
     pub time: usize,
 }
 
+/// Rows in their sessions.
+#[derive(Clone, Debug)]
+pub struct SessionAssign {
+    /// In order of their time.
+    pub rows: Ordered,
+    /// Time column of the input (a timestamp of any unit).
+    pub time: usize,
+    /// In milliseconds.
+    pub gap: i64,
+}
+
 /// A windowed aggregation. The partial and the final node share it.
 #[derive(Clone, Debug)]
 pub struct WindowAggregate {
@@ -244,6 +257,8 @@ pub struct WindowAggregate {
     pub aggregates: Vec<AggregateCall>,
     /// Output of the final node: keys, `window_start`, `window_end`, `window_time` (type of the time column), aggregates.
     pub output: SchemaRef,
+    /// Open windows emit what they have so far, at most this often (milliseconds of processing time). The output is changes then.
+    pub early: Option<i64>,
 }
 
 /// How an aggregated row finds its window.
@@ -281,12 +296,32 @@ pub struct GroupAggregate {
     /// grouping set without keys.
     pub always: RecordBatch,
     pub calls: Vec<GroupCall>,
-    /// Rows may be taken away again, or a call needs them in an order: what sums do not determine is kept.
+    /// What sums do not determine is kept: rows may be taken away again, or a call needs its values, or they must be able to lapse.
     pub retracts: bool,
+    /// Rows may be taken away again.
+    pub updating: bool,
     /// What the first half hands to the second; see `group_transfer`.
     pub transfer: SchemaRef,
     /// Output of the second half: keys, aggregates.
     pub output: SchemaRef,
+    /// When groups lapse that no row touches.
+    pub ttl: Option<Ttl>,
+}
+
+/// `state.ttl`: how long state is kept that nothing touches, in time of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    pub after_ms: i64,
+    pub mode: TtlMode,
+}
+
+/// What is emitted when state lapses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TtlMode {
+    /// Nothing: the last result stands.
+    Freeze,
+    /// The result is taken back.
+    Retract,
 }
 
 /// One aggregate of a [`GroupAggregate`].

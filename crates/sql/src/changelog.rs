@@ -50,6 +50,7 @@ pub(crate) fn require_append_only(
     let others = "write to a kafka table with PRIMARY KEY (…) NOT ENFORCED, which keeps the last row of each key";
     let window = match &node(at).kind {
         NodeKind::GroupAggregate(_) => ", or aggregate per window: GROUP BY window_start, window_end",
+        NodeKind::WindowAggregate(_) => ", or leave out SET 'emit.early', so that a window is emitted once",
         NodeKind::Join(_) => ", or bound the join by time: compare the time columns or the windows of both sides",
         NodeKind::Rank(_) => ", or rank the rows of a window: PARTITION BY window_start, window_end",
         _ => "",
@@ -69,12 +70,16 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
             ("this aggregation".to_owned(), words)
         }
         NodeKind::Set(spec) => (spec.name().to_owned(), vec!["EXCEPT", "MINUS", "INTERSECT"]),
+        NodeKind::WindowAggregate(spec) if spec.early.is_some() => {
+            ("'emit.early'".to_owned(), vec!["window_start", "window_end", "GROUP"])
+        }
         NodeKind::Join(_) => ("the join".to_owned(), vec!["JOIN", "EXISTS", "IN"]),
         NodeKind::Rank(_) => ("the rank".to_owned(), vec!["OVER", "DISTINCT", "LIMIT"]),
         NodeKind::Over(_) => ("OVER".to_owned(), vec!["OVER"]),
         NodeKind::Source(source) => (format!("table '{}'", source.table), vec![source.table.as_str()]),
         NodeKind::Calc(_)
         | NodeKind::WindowAssign(_)
+        | NodeKind::SessionAssign(_)
         | NodeKind::PartialWindowAggregate(_)
         | NodeKind::WindowAggregate(_)
         | NodeKind::Expand(_)

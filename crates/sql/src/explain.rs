@@ -10,7 +10,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
     AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, NamedExpr, Node, NodeKind,
-    SourceNode, TimeDomain, WindowAggregate, WindowKind, WindowOf,
+    SourceNode, TimeDomain, Ttl, TtlMode, WindowAggregate, WindowKind, WindowOf,
 };
 
 use crate::show::show;
@@ -60,8 +60,11 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::WindowAssign(assign) => vec![format!("assign {:?} {}", assign.window, assign.time)],
+        NodeKind::SessionAssign(spec) => {
+            vec![format!("sessions {} {} {:?}", spec.gap, spec.time, spec.rows.partition)]
+        }
         NodeKind::PartialWindowAggregate(spec) | NodeKind::WindowAggregate(spec) => {
-            let mut lines = vec![format!("aggregate {:?}", spec.domain)];
+            let mut lines = vec![format!("aggregate {:?} {:?}", spec.domain, spec.early)];
             lines.push(match &spec.window {
                 WindowOf::Time { kind, time } => format!("{kind:?} {time}"),
                 WindowOf::Attached { start, end } => format!("attached {start} {end}"),
@@ -83,7 +86,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::PartialGroupAggregate(spec) | NodeKind::GroupAggregate(spec) => {
-            let mut lines = vec![format!("group {} {}", spec.retracts, spec.always.num_rows())];
+            let mut lines = vec![format!("group {} {} {:?}", spec.retracts, spec.always.num_rows(), spec.ttl)];
             lines.extend(spec.keys.iter().map(|k| format!("{} {}", k.name, k.expr)));
             for call in &spec.calls {
                 let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
@@ -209,6 +212,17 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             let time = input.map_or("?", |s| s.field(assign.time).name().as_str());
             vec![format!("each row in its windows: {} over {time}", window(assign.window))]
         }
+        NodeKind::SessionAssign(spec) => {
+            let name = |column: &usize| spec.rows.input.field(*column).name().as_str();
+            let by: Vec<&str> = spec.rows.partition.iter().map(name).collect();
+            let by = if by.is_empty() { "of all rows".to_owned() } else { format!("per {}", by.join(", ")) };
+            let gap = WindowKind::Session { gap: spec.gap };
+            vec![
+                format!("each row in its session: {} over {}, {by}", window(gap), name(&spec.time)),
+                format!("rows       {}", rows(node)),
+                "state      grows with the rows that are there".to_owned(),
+            ]
+        }
         NodeKind::PartialWindowAggregate(spec) => vec!["aggregate before the shuffle".to_owned(), aggregates(spec)],
         NodeKind::WindowAggregate(spec) => {
             let mut lines = vec!["window aggregate".to_owned()];
@@ -221,6 +235,11 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
                     format!("window     the one of the rows, {} to {}", show(start), show(end))
                 }
             });
+            lines.extend(spec.early.map(|ms| {
+                let often = if ms == 0 { "in every epoch".to_owned() } else { format!("every {}", duration(ms)) };
+                format!("early      {often} of processing time, taken back when it changes; final at the close")
+            }));
+            lines.extend(spec.early.map(|_| format!("rows       {}", rows(node))));
             lines.push(format!("state      {}", bound(spec, graph)));
             lines
         }
@@ -353,7 +372,20 @@ fn group_lines(spec: &GroupAggregate, node: &Node) -> Vec<String> {
         true => "state      one row".to_owned(),
         false => format!("state      grows with the number of {}", grows.join(", of ")),
     });
+    lines.extend(spec.ttl.filter(|_| !spec.keys.is_empty()).map(lapses));
     lines
+}
+
+/// What `state.ttl` does to an operator.
+fn lapses(ttl: Ttl) -> String {
+    let emitted = match ttl.mode {
+        TtlMode::Freeze => "its last result stands",
+        TtlMode::Retract => "its result is taken back",
+    };
+    let after = duration(ttl.after_ms);
+    format!(
+        "ttl        a key without rows for {after} is dropped, {emitted}: from then on it differs from a batch query"
+    )
 }
 
 /// The type of a node's edge.

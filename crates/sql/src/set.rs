@@ -10,7 +10,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchemaRef, JoinType, NullEquality};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::{
-    Distinct, Expr, Extension, Join, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore,
+    Distinct, Expr, Extension, Join, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore, cast,
 };
 use millstream_dataflow::graph::SetKind;
 
@@ -50,9 +50,8 @@ impl UserDefinedLogicalNodeCore for SetNode {
     }
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> DfResult<Self> {
-        let [left, right]: [LogicalPlan; 2] = inputs
-            .try_into()
-            .map_err(|_| DataFusionError::Internal("a set operation has two inputs".to_owned()))?;
+        let [left, right]: [LogicalPlan; 2] =
+            inputs.try_into().map_err(|_| DataFusionError::Internal("a set operation has two inputs".to_owned()))?;
         Ok(Self { left: Arc::new(left), right: Arc::new(right), ..*self })
     }
 
@@ -95,8 +94,15 @@ fn set_operation(join: Join, kind: SetKind) -> DfResult<Transformed<LogicalPlan>
     };
     let (of_left, of_right) = join.on.iter().cloned().unzip();
     let node = SetNode { left: side(left, of_left)?, right: side(join.right.clone(), of_right)?, kind, all };
-    let names: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
+    // A subquery is asked for its expressions; and the rows keep the types of the left side.
+    let columns = node.schema().columns().into_iter().map(Expr::Column).zip(join.left.schema().iter());
+    let kept = columns.zip(node.schema().fields()).map(|((column, (qualifier, field)), found)| {
+        match field.data_type() == found.data_type() {
+            true => column,
+            false => cast(column, field.data_type().clone()).alias_qualified(qualifier.cloned(), field.name()),
+        }
+    });
+    let kept: Vec<Expr> = kept.collect();
     let node = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-    // A subquery is asked for its expressions.
-    Ok(Transformed::yes(LogicalPlanBuilder::from(node).project(names)?.build()?))
+    Ok(Transformed::yes(LogicalPlanBuilder::from(node).project(kept)?.build()?))
 }

@@ -293,7 +293,9 @@ fn visit_window(uses: &mut Uses, window: &WindowTvf, needs: Needs) -> DfResult<(
 fn visit_set(uses: &mut Uses, set: &SetNode, needs: &Needs) -> DfResult<()> {
     let as_time = |i: usize| needs.get(&i).is_some_and(|n| n.as_time);
     let all = |width: usize| (0..width).map(|i| (i, Need { paths: Paths::All, as_time: as_time(i) })).collect();
-    [&set.left, &set.right].into_iter().try_for_each(|input| visit(uses, input, all(input.schema().fields().len()), None))
+    [&set.left, &set.right]
+        .into_iter()
+        .try_for_each(|input| visit(uses, input, all(input.schema().fields().len()), None))
 }
 
 /// A semi or anti join has the columns of one side, other joins those of both.

@@ -179,6 +179,11 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             assert!(matches!(input().field(assign.time).data_type(), DataType::Timestamp(..)), "{name}");
             assert_eq!(input().fields().len() + 3, output.fields().len(), "{name}");
         }
+        NodeKind::SessionAssign(spec) => {
+            assert_eq!(input(), spec.rows.input, "{name}");
+            assert_eq!(input().fields().len() + 3, output.fields().len(), "{name}");
+            assert_eq!(node.inputs[0].exchange, Exchange::Hash { columns: spec.rows.partition.clone() }, "{name}");
+        }
         NodeKind::Join(join) => {
             for (side, (from, own)) in node.inputs.iter().zip(&join.inputs).enumerate() {
                 assert_eq!(graph.node(from.from).output.schema, own.schema, "{name}: side {side}");

@@ -10,6 +10,7 @@ const QUERIES: &[(&str, &str)] = &[
     ("q0", include_str!("../../../../examples/nexmark/q0.sql")),
     ("q1", include_str!("../../../../examples/nexmark/q1.sql")),
     ("q2", include_str!("../../../../examples/nexmark/q2.sql")),
+    ("q4", include_str!("../../../../examples/nexmark/q4.sql")),
     ("q5", include_str!("../../../../examples/nexmark/q5-hop-count.sql")),
     ("q11", include_str!("../../../../examples/nexmark/q11.sql")),
     ("q12", include_str!("../../../../examples/nexmark/q12.sql")),

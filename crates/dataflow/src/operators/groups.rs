@@ -157,7 +157,8 @@ impl GroupTable {
     }
 
     pub fn size(&self) -> usize {
-        self.keys.as_ref().map_or(0, |k| k.size()) + self.accumulators.iter().map(|h| h.accumulator.size()).sum::<usize>()
+        self.keys.as_ref().map_or(0, |k| k.size())
+            + self.accumulators.iter().map(|h| h.accumulator.size()).sum::<usize>()
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
@@ -206,7 +207,8 @@ impl GroupTable {
     /// Takes all groups out as (key columns, results).
     pub fn take_results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let keys = self.take_keys()?;
-        let results = self.accumulators.iter_mut().map(|h| h.accumulator.evaluate(EmitTo::All)).collect::<Result<_>>()?;
+        let results =
+            self.accumulators.iter_mut().map(|h| h.accumulator.evaluate(EmitTo::All)).collect::<Result<_>>()?;
         Ok((keys, results))
     }
 

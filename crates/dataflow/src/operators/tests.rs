@@ -63,6 +63,7 @@ fn spec(kind: WindowKind) -> Arc<WindowAggregate> {
         keys: vec![NamedExpr { name: "k".to_owned(), expr: col("k", &schema).unwrap() }],
         aggregates,
         output: Arc::new(Schema::new(fields)),
+        early: None,
     })
 }
 

@@ -68,6 +68,8 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
             NodeKind::WindowAggregate(aggregate) => &aggregate.domain,
             NodeKind::Join(join) => join.bound.as_ref()?,
             NodeKind::Rank(rank) => &rank.rows.close.as_ref()?.domain,
+            // What lapses must be noticed without input.
+            NodeKind::GroupAggregate(group) if group.ttl.is_some() => &TimeDomain::Processing,
             _ => return None,
         };
         Some((n.id, clock(domain)))

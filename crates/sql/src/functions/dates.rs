@@ -1,11 +1,12 @@
 //! `DATE_FORMAT(timestamp, pattern)` with the letters of Java's `DateTimeFormatter`, as Flink and Spark have them.
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use chrono::DateTime;
-use chrono::format::{Item, StrftimeItems};
+use chrono::format::{Fixed, Item, Numeric, StrftimeItems};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -60,23 +61,72 @@ impl ScalarUDFImpl for DateFormat {
         let patterns = args.args[1].to_array(rows)?;
         let patterns = patterns.as_string::<i32>();
         let mut out = StringBuilder::with_capacity(rows, rows * 10);
-        let mut compiled: Option<(&str, String)> = None;
+        let mut compiled: Option<Compiled<'_>> = None;
         for i in 0..rows {
             if times.is_null(i) || patterns.is_null(i) {
                 out.append_null();
                 continue;
             }
             let pattern = patterns.value(i);
-            if compiled.as_ref().is_none_or(|(known, _)| *known != pattern) {
-                compiled = Some((pattern, strftime(pattern)?));
-            }
-            let (Some((_, format)), Some(time)) = (&compiled, DateTime::from_timestamp_micros(times.value(i))) else {
+            let formatter = match compiled.take().filter(|c| c.pattern == pattern) {
+                Some(known) => compiled.insert(known),
+                None => compiled.insert(Compiled::new(pattern)?),
+            };
+            let Some(text) = formatter.format(times.value(i)) else {
                 return exec_err!("timestamp {} is out of range", times.value(i));
             };
-            let items = StrftimeItems::new(format);
-            out.append_value(time.naive_utc().format_with_items(items).to_string());
+            out.append_value(text);
         }
         Ok(ColumnarValue::Array(Arc::new(out.finish())))
+    }
+}
+
+/// A pattern with the text that it gave last: neighbouring rows are mostly of the same day or minute.
+struct Compiled<'a> {
+    pattern: &'a str,
+    items: Vec<Item<'static>>,
+    /// Times with the same quotient by this (microseconds) have the same text.
+    step: i64,
+    last: Option<i64>,
+    text: String,
+}
+
+impl<'a> Compiled<'a> {
+    fn new(pattern: &'a str) -> Result<Self> {
+        let format = strftime(pattern)?;
+        let items: Vec<Item<'static>> = StrftimeItems::new(&format).map(Item::to_owned).collect();
+        let step = items.iter().map(step).min().unwrap_or(DAY);
+        Ok(Self { pattern, items, step, last: None, text: String::new() })
+    }
+
+    /// `None` if the time is beyond the calendar.
+    fn format(&mut self, micros: i64) -> Option<&str> {
+        let quotient = micros.div_euclid(self.step);
+        if self.last != Some(quotient) {
+            let time = DateTime::from_timestamp_micros(micros)?.naive_utc();
+            self.text.clear();
+            write!(self.text, "{}", time.format_with_items(self.items.iter())).ok()?;
+            self.last = Some(quotient);
+        }
+        Some(&self.text)
+    }
+}
+
+const DAY: i64 = 86_400_000_000;
+
+/// How long the text of an item stays the same, at least.
+fn step(item: &Item<'_>) -> i64 {
+    match item {
+        Item::Literal(_) | Item::OwnedLiteral(_) | Item::Space(_) | Item::OwnedSpace(_) => DAY,
+        Item::Numeric(Numeric::Year | Numeric::YearMod100 | Numeric::Month | Numeric::Day | Numeric::Ordinal, _) => DAY,
+        Item::Numeric(Numeric::Hour | Numeric::Hour12, _) => 3_600_000_000,
+        Item::Numeric(Numeric::Minute, _) => 60_000_000,
+        Item::Numeric(Numeric::Second, _) => 1_000_000,
+        Item::Fixed(
+            Fixed::ShortMonthName | Fixed::LongMonthName | Fixed::ShortWeekdayName | Fixed::LongWeekdayName,
+        ) => DAY,
+        Item::Fixed(Fixed::UpperAmPm | Fixed::LowerAmPm) => 3_600_000_000,
+        _ => 1,
     }
 }
 
@@ -162,6 +212,15 @@ mod tests {
         ] {
             let time = DateTime::from_timestamp_millis(1_577_934_245_006).unwrap();
             assert_eq!(time.naive_utc().format(&strftime(java).unwrap()).to_string(), shown);
+        }
+        // The text of a row does not depend on the rows before it.
+        for pattern in ["yyyy-MM-dd", "HH:mm", "h a", "ss", "D EEE MMM d", "HH:mm:ss.SSS", "SSSSSS"] {
+            let mut compiled = Compiled::new(pattern).unwrap();
+            let times = (-40_i64..40).flat_map(|i| [i * 1_001, i * 59_999_999, i * 3_599_000_000, i * DAY + i]);
+            for time in times {
+                let alone = Compiled::new(pattern).unwrap().format(time).unwrap().to_owned();
+                assert_eq!(compiled.format(time).unwrap(), alone, "{pattern} at {time}");
+            }
         }
         assert!(strftime("yyyy-QQ").unwrap_err().to_string().contains("'QQ'"));
     }

@@ -96,6 +96,7 @@ impl Lowering<'_> {
             keys: spec_keys,
             aggregates,
             output: output.clone(),
+            early: self.early,
         });
         let base = self.two_halves(&rel, &spec, &input)?;
         self.result(base, &spec, &groups, node, rel.pending.as_ref())
@@ -112,9 +113,13 @@ impl Lowering<'_> {
         let partial = EdgeType { schema: partial, append_only: true, key: None, time: Vec::new() };
         let forward = vec![Input { from: rel.base, exchange: Exchange::Forward }];
         let partial = self.push(NodeKind::PartialWindowAggregate(spec.clone()), forward, partial)?;
-        let time = vec![TimeAttribute { column: keys + 2, domain: emitted_by(spec) }];
-        let output =
-            EdgeType { schema: spec.output.clone(), append_only: true, key: Some((0..keys + 2).collect()), time };
+        let time = emitted_by(spec).map(|domain| TimeAttribute { column: keys + 2, domain });
+        let output = EdgeType {
+            schema: spec.output.clone(),
+            append_only: spec.early.is_none(),
+            key: Some((0..keys + 2).collect()),
+            time: time.into_iter().collect(),
+        };
         let shuffle = vec![Input { from: partial, exchange: Exchange::Hash { columns: (0..keys).collect() } }];
         self.push(NodeKind::WindowAggregate(spec.clone()), shuffle, output)
     }
@@ -135,7 +140,7 @@ impl Lowering<'_> {
         let of_groups = groups.iter().map(|g| match g {
             Group::Key(i) => (*i, Role::default()),
             Group::Window(part) => {
-                let time = (*part == Part::Time).then(|| emitted_by(spec));
+                let time = emitted_by(spec).filter(|_| *part == Part::Time);
                 (keys + *part as usize, Role { time, part: Some(*part) })
             }
         });
@@ -147,7 +152,7 @@ impl Lowering<'_> {
             fields.push((qualifier.cloned(), Arc::new(field)));
         }
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
-        let mut rel = Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), Some(emitted_by(spec))) };
+        let mut rel = Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), emitted_by(spec)) };
         for filter in pending.into_iter().flat_map(|p| &p.filters) {
             let over_output = substitute(filter.clone(), &|part| {
                 Arc::new(Column::new(spec.output.field(keys + part).name(), keys + part))
@@ -248,11 +253,14 @@ impl Lowering<'_> {
     }
 }
 
-/// Which watermark the time column of the emitted windows follows.
-fn emitted_by(spec: &WindowAggregate) -> TimeDomain {
+/// Which watermark the time column of the emitted windows follows. Early results may change at any time.
+fn emitted_by(spec: &WindowAggregate) -> Option<TimeDomain> {
     match &spec.window {
-        WindowOf::Time { kind: WindowKind::Session { .. }, .. } => TimeDomain::Behind(Box::new(spec.domain.clone())),
-        WindowOf::Time { .. } | WindowOf::Attached { .. } => spec.domain.clone(),
+        _ if spec.early.is_some() => None,
+        WindowOf::Time { kind: WindowKind::Session { .. }, .. } => {
+            Some(TimeDomain::Behind(Box::new(spec.domain.clone())))
+        }
+        WindowOf::Time { .. } | WindowOf::Attached { .. } => Some(spec.domain.clone()),
     }
 }
 

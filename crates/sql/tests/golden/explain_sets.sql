@@ -6,7 +6,7 @@ CREATE TABLE sink (city STRING, n BIGINT) WITH ('connector' = 'print');
 CREATE TABLE folder (city STRING, n BIGINT) WITH ('connector' = 'filesystem', 'path' = '/tmp/folder', 'format' = 'json');
 -- case: intersect into files
 INSERT INTO folder SELECT city, id FROM orders WHERE amount > 1 INTERSECT SELECT city, id FROM orders WHERE amount < 9;
--- case: except all with minus of another type
+-- case: except all of another type
 INSERT INTO sink SELECT city, id FROM orders EXCEPT ALL SELECT customer.name, customer.age FROM orders;
 -- case: intersect of windows
 INSERT INTO sink (city)

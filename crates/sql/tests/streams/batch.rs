@@ -250,7 +250,7 @@ fn sessions(
         (0..rows.num_rows()).map(|row| shown.iter().map(|c| c.value(row).to_string()).collect()).collect();
     let mut order: Vec<usize> = (0..rows.num_rows()).filter(|r| times.is_valid(*r)).collect();
     order.sort_by_key(|r| (keys.get(*r), times.value(*r)));
-    let together = |a: &usize, b: &usize| keys.get(*a) == keys.get(*b) && times.value(*b) - times.value(*a) < gap;
+    let together = |a: &usize, b: &usize| keys.get(*a) == keys.get(*b) && times.value(*b) - times.value(*a) <= gap;
     for session in order.chunk_by(together) {
         let (start, end) = (times.value(session[0]), times.value(session[session.len() - 1]) + gap);
         session.iter().for_each(|row| give(*row as u32, start, end));

@@ -47,6 +47,8 @@ enum Until {
     Closed(String),
     /// The same, by processing time.
     ClosedByNow(String),
+    /// The batch result, after the last epoch.
+    End,
 }
 
 #[derive(Clone)]
@@ -76,6 +78,7 @@ pub struct Case {
     max_epochs: usize,
     with_now: bool,
     fixed_now: bool,
+    settings: BTreeMap<String, String>,
     replay: Option<String>,
 }
 
@@ -108,6 +111,7 @@ impl Case {
             max_epochs: 8,
             with_now: false,
             fixed_now: false,
+            settings: BTreeMap::new(),
             replay: None,
         }
     }
@@ -201,6 +205,18 @@ impl Case {
     /// The same by processing time.
     pub fn closes_by_now(mut self, column: &str) -> Self {
         self.until = Until::ClosedByNow(column.to_owned());
+        self
+    }
+
+    /// Only the last epoch's result is the batch's; before it no row is there less than never.
+    pub fn at_the_end(mut self) -> Self {
+        self.until = Until::End;
+        self
+    }
+
+    /// A setting of the pipeline.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -317,7 +333,7 @@ impl Case {
             Changes::Updating => Some((t.name.clone(), Vec::new())),
             Changes::Keyed(key) => Some((t.name.clone(), key.clone())),
         });
-        plan_changing(&sql, &BTreeMap::new(), parallelism, &changing.collect())
+        plan_changing(&sql, &self.settings, parallelism, &changing.collect())
     }
 
     fn sink_columns(&self) -> String {
@@ -406,6 +422,12 @@ impl<'a> Trial<'a> {
                 *found.entry(row).or_default() += weight;
             }
             found.retain(|_, count| *count != 0);
+            if matches!(self.case.until, Until::End) && !self.plans[epoch].last {
+                if let Some((row, count)) = found.iter().find(|(_, count)| **count < 0) {
+                    return Err(self.failure(epoch, &format!("{count} rows: {}", row.join(" | "))));
+                }
+                continue;
+            }
             let expected = self.expected(epoch);
             if let Some(what) = difference(&self.sink, &expected, &found) {
                 return Err(self.failure(epoch, &what));
@@ -475,7 +497,7 @@ impl<'a> Trial<'a> {
         let mut result = self.case.ask(tables);
         let plan = &self.plans[epoch];
         let (column, watermark) = match &self.case.until {
-            Until::Now => (None, i64::MAX),
+            Until::Now | Until::End => (None, i64::MAX),
             Until::ClosedByNow(column) => (Some(column), if plan.last { i64::MAX } else { plan.now_ms }),
             Until::Closed(column) => {
                 let with = self.pipeline.graph.sources().filter(|(_, s)| s.watermark.is_some());

@@ -82,6 +82,8 @@ fn rows_may_meet_a_late_side_only_while_their_time_is_open() {
     let query = "SELECT k, ts FROM a INTERSECT SELECT k, ts FROM b";
     let case = Case::new().table("a", COLUMNS).generated(150, &rows(0)).table("b", COLUMNS).generated(90, &rows(0));
     // A window over both tables keeps their watermarks.
-    let windowed = format!("SELECT window_end AS e, count(*) AS n FROM TABLE(TUMBLE(({query}), DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY window_start, window_end");
+    let windowed = format!(
+        "SELECT window_end AS e, count(*) AS n FROM TABLE(TUMBLE(({query}), DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY window_start, window_end"
+    );
     case.query(&windowed).closes_by("e").seeds(6).check();
 }

@@ -59,7 +59,7 @@ pub(super) fn second_half(
 ) -> Result<Box<dyn Operator>, DataflowError> {
     let error = super::failed(id, "aggregate");
     Ok(if spec.retracts {
-        Box::new(retracting::Retracting::new(id, spec).map_err(error)?)
+        Box::new(retracting::Retracting::new(id, spec, (spec.updating, append_only)).map_err(error)?)
     } else {
         Box::new(growing::Growing::new(id, spec, append_only).map_err(error)?)
     })

@@ -22,7 +22,7 @@ pub(super) struct Multiset {
     bytes: usize,
 }
 
-/// Values that came to be there, or are there no longer.
+/// Values that came to be there, or are there no longer; or changes of values by their weights.
 #[derive(Default)]
 pub(super) struct Transitions {
     pub slots: Vec<u32>,
@@ -89,6 +89,43 @@ impl Multiset {
             self.changed.push((slot, value));
         }
         Ok(transitions)
+    }
+
+    /// Applies what was noted without retractions of values that are not there, which are counted. Returns what was applied.
+    pub fn apply_living(&mut self) -> (Transitions, u64) {
+        let mut living = Transitions::default();
+        let mut dropped = 0;
+        for ((slot, value), change) in std::mem::take(&mut self.delta) {
+            let group = &mut self.groups[slot as usize];
+            let before = group.get(&value).copied().unwrap_or(0);
+            let after = (before + change).max(0);
+            dropped += (after - before - change).unsigned_abs();
+            if after == before {
+                continue;
+            }
+            if after == 0 {
+                group.remove(&value);
+                self.entries -= 1;
+                self.bytes -= value.len() + ENTRY_BYTES;
+            } else if group.insert(value.clone(), after).is_none() {
+                self.entries += 1;
+                self.bytes += value.len() + ENTRY_BYTES;
+            }
+            living.slots.push(slot);
+            living.weights.push(after - before);
+            living.values.push(value.clone());
+            self.changed.push((slot, value));
+        }
+        (living, dropped)
+    }
+
+    /// Forgets all values of a group.
+    pub fn clear(&mut self, slot: u32) {
+        for (value, _) in std::mem::take(&mut self.groups[slot as usize]) {
+            self.entries -= 1;
+            self.bytes -= value.len() + ENTRY_BYTES;
+            self.changed.push((slot, value));
+        }
     }
 
     /// The columns of these values.

@@ -4,7 +4,7 @@
 //! gathered (counted, so the boundary is the same in every run).
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, UInt8Array, UInt32Array, UInt64Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt8Array, UInt32Array, UInt64Array, new_null_array};
 use arrow::compute::take;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DfResult;
@@ -67,6 +67,11 @@ impl PartialGroups {
                         passes.for_each(|(_, m)| *m |= 1 << bit);
                     }
                 }
+            }
+            // No aggregate with DISTINCT looks at nulls.
+            for nulls in arguments.iter().filter_map(|a| a.logical_nulls()) {
+                let absent = nulls.iter().zip(&mut masks).filter(|(there, _)| !there);
+                absent.for_each(|(_, m)| *m = 0);
             }
             set.add(&arguments, indices.iter().map(|g| *g as u32), masks.into_iter())?;
         }
