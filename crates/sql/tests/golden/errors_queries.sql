@@ -31,10 +31,6 @@ INSERT INTO sink (city, m) SELECT city, id FROM orders;
 INSERT INTO sink
 SELECT city,
        amount FROM orders;
--- case: join
-INSERT INTO sink SELECT a.city, b.id FROM orders a JOIN orders b ON a.id = b.id;
--- case: comma join
-INSERT INTO sink SELECT a.city, b.id FROM orders a, orders b;
 -- case: except by name
 INSERT INTO sink SELECT city, id FROM orders EXCEPT BY NAME SELECT city, id FROM orders;
 -- case: order by
@@ -42,12 +38,6 @@ INSERT INTO sink SELECT city, id FROM orders
 ORDER BY id;
 -- case: limit
 INSERT INTO sink SELECT city, id FROM orders LIMIT 10;
--- case: over
-INSERT INTO sink SELECT city, row_number() OVER (PARTITION BY city ORDER BY ts) FROM orders;
--- case: subquery in WHERE
-INSERT INTO sink SELECT city, id FROM orders WHERE id IN (SELECT id FROM orders);
--- case: scalar subquery
-INSERT INTO sink SELECT city, (SELECT 1) FROM orders;
 -- case: unnest
 INSERT INTO sink SELECT city, x FROM orders CROSS JOIN UNNEST(ARRAY[1, 2]) AS t(x);
 -- case: match_recognize
@@ -127,8 +117,6 @@ INSERT INTO sink (n) SELECT count(*) FROM TABLE(TUMBLE((SELECT * FROM TABLE(TUMB
 INSERT INTO sink WITH RECURSIVE r AS (SELECT city, id FROM orders UNION ALL SELECT city, id FROM r) SELECT * FROM r;
 -- case: lateral view
 INSERT INTO sink SELECT city, id FROM orders LATERAL VIEW explode(array(1, 2)) t AS x;
--- case: qualify
-INSERT INTO sink SELECT city, id FROM orders QUALIFY row_number() OVER (ORDER BY ts) = 1;
 -- case: not null column left out
 CREATE TABLE strict_sink (a BIGINT NOT NULL, b BIGINT) WITH ('connector' = 'print');
 INSERT INTO strict_sink (b) SELECT id FROM orders;

@@ -1,7 +1,7 @@
 CREATE TABLE orders (
   id BIGINT, city STRING, tags MAP<STRING, STRING>, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '10' SECOND
 ) WITH ('connector' = 'kafka', 'topic' = 'orders', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
-CREATE TABLE sink (city STRING, n BIGINT) WITH ('connector' = 'print');
+CREATE TABLE sink (city STRING, n BIGINT) WITH ('connector' = 'filesystem', 'path' = '/out', 'format' = 'json');
 CREATE TABLE hole (city STRING, n BIGINT) WITH ('connector' = 'blackhole');
 -- case: order by without a limit
 INSERT INTO hole SELECT city, id FROM orders ORDER BY id;

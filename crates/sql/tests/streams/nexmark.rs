@@ -14,7 +14,7 @@ use millstream_plan::SplitRange;
 use crate::harness::Case;
 
 /// Queries that the planner refuses today. One that begins to work belongs out of this list: the test says so.
-const REFUSED: &[&str] = &["q6", "q9", "q13"];
+const REFUSED: &[&str] = &["q13"];
 
 /// Events of most tests; at 500 a second, 40 seconds of event time.
 const EVENTS: u64 = 20_000;
