@@ -14,11 +14,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use arrow::row::{RowConverter, SortField};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use millstream_plan::OperatorId;
 
-use super::early::{Early, Replaced, parse_span, span_bytes};
+use super::early::{EarlyWindows, parse_span, span_bytes};
 use super::groups::{Aggregation, GroupTable};
 use super::partial::pane_columns;
 use super::slices::Slices;
@@ -47,36 +46,6 @@ pub(super) struct WindowAggregateOperator {
     early: Option<EarlyWindows>,
     /// What windows share, if they share much.
     slices: Option<Slices>,
-}
-
-/// Early results.
-struct EarlyWindows {
-    early: Early,
-    /// Key columns identify a row in its window; `None` without keys.
-    keys: Option<(RowConverter, usize)>,
-    /// Windows that fire in this epoch and have not yet, last first.
-    firing: Vec<Span>,
-}
-
-impl EarlyWindows {
-    fn new(spec: &WindowAggregate, interval: i64) -> DfResult<Self> {
-        let fields: Vec<SortField> =
-            spec.output.fields()[..spec.keys.len()].iter().map(|f| SortField::new(f.data_type().clone())).collect();
-        let width = fields.len();
-        let keys = if width == 0 { None } else { Some((RowConverter::new(fields)?, width)) };
-        Ok(Self { early: Early::new(interval, &spec.output)?, keys, firing: Vec::new() })
-    }
-
-    /// Puts rows in the place of what the window has emitted.
-    fn replace(&mut self, window: Span, rows: &RecordBatch, open: bool, out: &mut Vec<DeltaBatch>) -> DfResult<()> {
-        let encoded = self.early.encode(rows)?;
-        let keys = self.keys.as_ref().map(|(k, width)| k.convert_columns(&rows.columns()[..*width])).transpose()?;
-        let identity = |row: usize| keys.as_ref().map_or_else(Vec::new, |k| k.row(row).data().to_vec());
-        let mut replaced = Replaced::default();
-        let rows = encoded.iter().enumerate().map(|(row, bytes)| (identity(row), bytes.data()));
-        self.early.replace(&span_bytes(window), rows, |_| true, open, &mut replaced);
-        self.early.emit(replaced, out)
-    }
 }
 
 #[derive(Default)]
@@ -156,7 +125,7 @@ impl WindowAggregateOperator {
                 let parts = parts?;
                 merge(&self.aggregation, &mut parts.iter())?
             }
-            None => self.from_panes(window, closed)?,
+            None => self.merged_panes(window, closed)?,
         };
         let Some(mut table) = merged else { return Ok(None) };
         let rows = table.len();
@@ -185,7 +154,7 @@ impl WindowAggregateOperator {
     }
 
     /// The window's panes, merged.
-    fn from_panes(&mut self, window: Span, closed: bool) -> DfResult<Option<GroupTable>> {
+    fn merged_panes(&mut self, window: Span, closed: bool) -> DfResult<Option<GroupTable>> {
         let inside: Vec<Span> =
             self.panes.keys().filter(|p| window.start <= p.start && p.end <= window.end).copied().collect();
         let attached = self.panes_of.is_none();
@@ -441,14 +410,11 @@ impl Operator for WindowAggregateOperator {
 const CLOSED: &[u8] = b"closed";
 
 fn entry_key(span: Span, number: u32) -> Vec<u8> {
-    let ordered = |v: i64| (v as u64 ^ (1 << 63)).to_be_bytes();
-    [&ordered(span.end)[..], &ordered(span.start), &number.to_be_bytes()].concat()
+    [&span_bytes(span)[..], &number.to_be_bytes()].concat()
 }
 
 fn parse_key(key: &[u8]) -> Option<(Span, u32)> {
-    let number = |at: usize| Some((u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?) ^ (1 << 63)) as i64);
-    if key.len() != 20 {
-        return None;
-    }
-    Some((Span { end: number(0)?, start: number(8)? }, u32::from_be_bytes(key.get(16..)?.try_into().ok()?)))
+    let (span, number) = key.split_last_chunk()?;
+    let number = u32::from_be_bytes(*number);
+    (span.len() == 16).then(|| Some((parse_span(span)?, number)))?
 }

@@ -17,6 +17,7 @@ use datafusion::error::Result as DfResult;
 
 use super::{BATCH_ROWS, StateChange};
 use crate::DeltaBatch;
+use crate::graph::WindowAggregate;
 use crate::windows::Span;
 
 /// Emitted rows and dirty scopes of an operator.
@@ -185,6 +186,36 @@ impl Early {
 
     pub fn bytes(&self) -> usize {
         self.bytes + (self.emitted.len() + self.dirty.len()) * 64
+    }
+}
+
+/// Early results of windows.
+pub(super) struct EarlyWindows {
+    pub early: Early,
+    /// Key columns identify a row in its window; `None` without keys.
+    keys: Option<(RowConverter, usize)>,
+    /// Windows that fire in this epoch and have not yet, last first.
+    pub firing: Vec<Span>,
+}
+
+impl EarlyWindows {
+    pub fn new(spec: &WindowAggregate, interval: i64) -> DfResult<Self> {
+        let fields: Vec<SortField> =
+            spec.output.fields()[..spec.keys.len()].iter().map(|f| SortField::new(f.data_type().clone())).collect();
+        let width = fields.len();
+        let keys = if width == 0 { None } else { Some((RowConverter::new(fields)?, width)) };
+        Ok(Self { early: Early::new(interval, &spec.output)?, keys, firing: Vec::new() })
+    }
+
+    /// Puts rows in the place of what the window has emitted.
+    pub fn replace(&mut self, window: Span, rows: &RecordBatch, open: bool, out: &mut Vec<DeltaBatch>) -> DfResult<()> {
+        let encoded = self.early.encode(rows)?;
+        let keys = self.keys.as_ref().map(|(k, width)| k.convert_columns(&rows.columns()[..*width])).transpose()?;
+        let identity = |row: usize| keys.as_ref().map_or_else(Vec::new, |k| k.row(row).data().to_vec());
+        let mut replaced = Replaced::default();
+        let rows = encoded.iter().enumerate().map(|(row, bytes)| (identity(row), bytes.data()));
+        self.early.replace(&span_bytes(window), rows, |_| true, open, &mut replaced);
+        self.early.emit(replaced, out)
     }
 }
 

@@ -280,7 +280,9 @@ fn accumulators(aggregation: &Aggregation) -> Result<Vec<Held>> {
 
 /// The accumulator of one call.
 pub(super) fn accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
-    if function.groups_accumulator_supported() {
+    // DataFusion's accumulator of groups for this one counts every value.
+    let forgets_distinct = function.is_distinct() && function.fun().name() == "bit_xor";
+    if function.groups_accumulator_supported() && !forgets_distinct {
         return function.create_groups_accumulator();
     }
     let function = function.clone();

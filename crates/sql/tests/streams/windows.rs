@@ -42,6 +42,17 @@ fn cumulating() {
 }
 
 #[test]
+fn windows_that_share_many_panes() {
+    for window in [
+        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '20' SECOND)",
+        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '31' SECOND)",
+        "CUMULATE(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '20' SECOND)",
+    ] {
+        table().query(&aggregated(window, "k,")).closes_by("e").seeds(4).check();
+    }
+}
+
+#[test]
 fn sessions() {
     let query = aggregated("SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)", "k,");
     table().query(&query).closes_by("e").seeds(10).check();

@@ -135,16 +135,11 @@ fn listed(names: &[String]) -> String {
 impl Query {
     /// The query's text and the names of its columns.
     pub fn sql(&self) -> (String, Vec<String>) {
-        self.write(&mut 0, false)
+        self.write(&mut 0)
     }
 
-    /// What the batch is asked: its INTERSECT ALL and EXCEPT ALL do not count copies, so they are numbered.
-    pub fn batch(&self) -> String {
-        self.write(&mut 0, true).0
-    }
-
-    fn write(&self, next: &mut usize, batch: bool) -> (String, Vec<String>) {
-        let inputs: Vec<(String, Vec<String>)> = self.inputs.iter().map(|i| i.write(next, batch)).collect();
+    fn write(&self, next: &mut usize) -> (String, Vec<String>) {
+        let inputs: Vec<(String, Vec<String>)> = self.inputs.iter().map(|i| i.write(next)).collect();
         *next += 1;
         let own: Vec<String> = (0..self.columns.len()).map(|i| format!("q{next}_{i}")).collect();
         let (input, names) = inputs.first().cloned().unwrap_or_default();
@@ -227,15 +222,6 @@ impl Query {
                 )
             }
             Op::Distinct => format!("SELECT DISTINCT {} FROM ({input}) AS i", renamed(&names)),
-            Op::Set(op) if batch && op.ends_with(" ALL") => {
-                let side = |(sql, names): &(String, Vec<String>)| {
-                    let by = listed(names);
-                    let copy = format!("row_number() OVER (PARTITION BY {by} ORDER BY {by}) AS copy");
-                    format!("SELECT {}, {copy} FROM ({sql}) AS i", renamed(names))
-                };
-                let op = op.trim_end_matches(" ALL");
-                format!("SELECT {} FROM ({} {op} {})", listed(&own), side(&inputs[0]), side(&inputs[1]))
-            }
             Op::Set(op) => {
                 let (other, others) = &inputs[1];
                 format!(
