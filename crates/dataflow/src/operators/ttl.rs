@@ -59,20 +59,27 @@ impl Touched {
     /// Slots that lapse in an epoch at this time, in no order. They are forgotten.
     pub fn lapse(&mut self, now_ms: i64) -> Vec<u32> {
         let mut lapsed = Vec::new();
-        while let Some(entry) = self.by_time.first_entry() {
+        let at = &mut self.at;
+        while let Some(mut entry) = self.by_time.first_entry() {
             let time = *entry.key();
-            let due = time.saturating_add(self.ttl.after_ms) <= now_ms;
-            let at = &mut self.at;
-            if due {
-                let slots = entry.remove().into_iter().filter(|s| at[*s as usize] == time);
-                lapsed.extend(slots);
-                lapsed.iter().for_each(|s| at[*s as usize] = NEVER);
-            } else if entry.get().iter().all(|s| at[*s as usize] != time) {
-                // All were touched again: nothing waits for this time.
-                entry.remove();
-            } else {
+            if time.saturating_add(self.ttl.after_ms) <= now_ms {
+                for slot in entry.remove() {
+                    if at[slot as usize] == time {
+                        at[slot as usize] = NEVER;
+                        lapsed.push(slot);
+                    }
+                }
+                continue;
+            }
+            // Slots that were touched again do not wait for this time.
+            let slots = entry.get_mut();
+            while slots.last().is_some_and(|s| at[*s as usize] != time) {
+                slots.pop();
+            }
+            if !slots.is_empty() {
                 break;
             }
+            entry.remove();
         }
         lapsed
     }

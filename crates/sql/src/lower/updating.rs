@@ -82,7 +82,7 @@ impl Lowering<'_> {
             ttl: self.ttl,
         });
         let forward = vec![Input { from: base, exchange: Exchange::Forward }];
-        let first = EdgeType { schema: transfer, append_only: input.append_only, key: None, time: Vec::new() };
+        let first = EdgeType { schema: transfer, append_only: !retracts, key: None, time: Vec::new() };
         let first = self.push(NodeKind::PartialGroupAggregate(spec.clone()), forward, first)?;
         if !append_only {
             roles = vec![Role::default(); count];

@@ -45,7 +45,7 @@ fn cumulating() {
 fn windows_that_share_many_panes() {
     for window in [
         "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '20' SECOND)",
-        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '31' SECOND)",
+        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '50' SECOND)",
         "CUMULATE(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '20' SECOND)",
     ] {
         table().query(&aggregated(window, "k,")).closes_by("e").seeds(4).check();
