@@ -63,6 +63,8 @@ fn sink(servers: &str, topic: &str, more: &[(&str, &str)]) -> Outcome<Box<dyn mi
         options,
         schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)])),
         primary_key: Vec::new(),
+        updating: false,
+        key: Vec::new(),
         partitioned_by: Vec::new(),
         metadata: Vec::new(),
         parallelism: 1,
@@ -130,6 +132,7 @@ fn read(servers: &str, topic: &str) -> Outcome<()> {
         ])),
         metadata: Vec::new(),
         prefilter: None,
+        key: Vec::new(),
         parallelism: 1,
     };
     let source = (connector("kafka").ok_or("no kafka")?.source)(spec)?;

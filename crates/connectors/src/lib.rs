@@ -6,6 +6,7 @@
 //! [`SinkCommitter`] on a thread of its own that fences earlier owners, finds out what they published, and publishes epochs.
 //!
 //! Nothing outside this crate sees librdkafka.
+mod changes;
 mod console;
 mod error;
 mod files;
@@ -19,7 +20,9 @@ pub use error::ConnectorError;
 pub use files::{DeadLetterEncoder, S3Options, dead_letter_committer};
 pub use generate::{NexmarkConfig, NexmarkGenerator};
 pub use kafka::create_topic;
-pub use registry::{BadRecords, Changes, Connector, RECORD_OPTIONS, Role, connector, connector_names};
+pub use registry::{
+    BadRecords, Changes, Connector, RECORD_OPTIONS, Reads, Role, TableForm, connector, connector_names,
+};
 pub use sink::{
     EncodedEpoch, KafkaRecord, OutputFile, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec,
 };

@@ -11,15 +11,54 @@ pub enum Role {
     Sink,
 }
 
+/// What of a table's declaration decides how its rows change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableForm {
+    /// It has a PRIMARY KEY.
+    pub has_key: bool,
+    /// Its format holds changes.
+    pub changelog_format: bool,
+    /// It names a column for what a change is.
+    pub changelog_column: bool,
+}
+
+/// What the rows of a source are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// New ones.
+    Appended,
+    /// Rows that come and rows that go.
+    Changes,
+    /// Each takes the place of the one with its key.
+    Upserts,
+}
+
 /// What a sink can do with rows that are taken away again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
-    /// Nothing: it takes appended rows.
-    Refused,
-    /// Keeps the last row of each key, if its table has a PRIMARY KEY.
+    /// Nothing: it takes appended rows. What makes it take changes.
+    Refused { hint: &'static str },
+    /// It keeps the last row of each key.
     ByKey,
-    /// Takes every change as it is.
-    Taken,
+    /// It publishes every change.
+    All,
+    /// It shows or counts them; nobody relies on what it has shown.
+    Shown,
+}
+
+/// Of a source whose records are new rows always.
+pub(crate) fn appended(_: &TableForm) -> Reads {
+    Reads::Appended
+}
+
+/// Of a connector without a sink.
+pub(crate) fn no_changes(_: &TableForm) -> Changes {
+    Changes::Refused { hint: "" }
+}
+
+/// Of a sink that shows changes.
+pub(crate) fn shown(_: &TableForm) -> Changes {
+    Changes::Shown
 }
 
 /// A connector: its declared options and its factories.
@@ -37,8 +76,10 @@ pub struct Connector {
     pub sink_metadata: &'static [&'static str],
     /// True if records have a format of the user's choice.
     pub has_format: bool,
+    /// What its source gives.
+    pub reads: fn(&TableForm) -> Reads,
     /// What its sink can do with changes.
-    pub changes: Changes,
+    pub changes: fn(&TableForm) -> Changes,
     pub source: fn(SourceSpec) -> Result<Box<dyn SourceFactory>, ConnectorError>,
     pub sink: fn(SinkSpec) -> Result<Box<dyn SinkFactory>, ConnectorError>,
 }

@@ -28,6 +28,10 @@ pub struct SinkSpec {
     pub schema: SchemaRef,
     /// Indexes of the PRIMARY KEY columns; empty if there is none.
     pub primary_key: Vec<usize>,
+    /// Rows may be taken away again.
+    pub updating: bool,
+    /// Indexes of columns that identify a row: the PRIMARY KEY, or what the query says; empty if nothing is known.
+    pub key: Vec<usize>,
     /// Indexes of the PARTITIONED BY columns.
     pub partitioned_by: Vec<usize>,
     /// (column index, metadata key): columns written as metadata (`key`, `headers`, `timestamp`, `topic`) instead of in the value.

@@ -1,6 +1,7 @@
 //! The contract of sources.
 use std::collections::BTreeMap;
 
+use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use millstream_formats::{FormatOptions, PreFilter};
@@ -28,6 +29,8 @@ pub struct SourceSpec {
     pub metadata: Vec<MetadataColumn>,
     /// Rows that cannot matter, dropped before the rest of the record is decoded.
     pub prefilter: Option<PreFilter>,
+    /// Names of the columns by which rows are known, if each takes the place of the one before it; empty otherwise.
+    pub key: Vec<String>,
     /// Number of source tasks. Split `i` in order of discovery belongs to task `i % parallelism`.
     pub parallelism: u16,
 }
@@ -124,8 +127,10 @@ pub enum SourcePoll {
 
 /// Decoded records.
 pub struct SourceBatch {
-    /// Columns: `SourceSpec::schema`, then the metadata columns.
+    /// Columns: `SourceSpec::schema` (where rows have a key, [`millstream_formats::upsert_schema`] of it), then the metadata columns.
     pub rows: RecordBatch,
+    /// Of each row: 1 if it comes, -1 if it goes (where rows have a key, with its key alone). `None`: all come.
+    pub weights: Option<Int64Array>,
     /// Records that could not be decoded (already handled as `bad-records` says: empty under `drop` and `null`).
     pub bad: Vec<DeadLetter>,
     /// Number of bad records, whatever happens to them.

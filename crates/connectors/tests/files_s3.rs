@@ -107,6 +107,8 @@ fn sink(server: &Server, path: &str, given: &[(&str, &str)]) -> Box<dyn SinkFact
         options,
         schema: schema(),
         primary_key: Vec::new(),
+        updating: false,
+        key: Vec::new(),
         partitioned_by: vec![1],
         metadata: Vec::new(),
         parallelism: 1,
@@ -128,6 +130,7 @@ fn source(server: &Server, path: &str, given: &[(&str, &str)]) -> Box<dyn Source
         schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)])),
         metadata: Vec::new(),
         prefilter: None,
+        key: Vec::new(),
         parallelism: 1,
     };
     (filesystem.source)(spec).unwrap()
@@ -254,6 +257,8 @@ fn options_with_secret(path: &str) -> Box<dyn SinkFactory> {
         options,
         schema: schema(),
         primary_key: Vec::new(),
+        updating: false,
+        key: Vec::new(),
         partitioned_by: Vec::new(),
         metadata: Vec::new(),
         parallelism: 1,

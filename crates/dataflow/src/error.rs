@@ -11,6 +11,9 @@ pub enum DataflowError {
     /// The graph or the state contradicts itself: a bug, or state of another build. The pipeline must stop.
     #[error("{0}")]
     Corrupt(String),
+    /// The store of the task's state cannot be read.
+    #[error("{0}")]
+    Store(String),
 }
 
 impl From<ArrowError> for DataflowError {

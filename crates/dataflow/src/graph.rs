@@ -1,7 +1,7 @@
 //! The stream graph: what SQL becomes. A pure value; the same SQL and the same build give the same graph.
 //!
 //! Nodes are in topological order and an [`OperatorId`] is the index of its node. Edges are either `Forward` (same task) or
-//! `Hash` (a shuffle). Nodes that are connected by forward edges form a **stage**, which runs as `parallelism` tasks; a stage has no
+//! shuffles (`Hash`, `Broadcast`). Nodes that are connected by forward edges form a **stage**, which runs as `parallelism` tasks; a stage has no
 //! inner shuffle.
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub enum Exchange {
     Forward,
     /// To the task that owns the key group of these columns (no columns: everything to one task).
     Hash { columns: Vec<usize> },
+    /// Everything to every task.
+    Broadcast,
 }
 
 /// Type of an edge.
@@ -127,6 +129,8 @@ pub enum NodeKind {
     PartialGroupAggregate(Arc<GroupAggregate>),
     /// Second half: the result of every group that an epoch changed, old with −1, new with +1. Output: key columns, aggregates.
     GroupAggregate(Arc<GroupAggregate>),
+    /// Rows × elements of their lists. Linear: weights pass through. Output: the input's columns, lists replaced by elements.
+    Unnest(Unnest),
     /// All inputs have the same schema; output is their multiset union.
     Union,
     /// INTERSECT and EXCEPT of inputs 0 and 1, which have the output's schema.
@@ -139,6 +143,8 @@ pub enum NodeKind {
     Rank(Arc<Rank>),
     /// Functions over frames of ordered partitions. Output: the input's columns, then one per call.
     Over(Arc<Over>),
+    /// The one row of each key: what a table of upserts holds, or what a sink is to hold.
+    Keyed(Arc<Keyed>),
     Sink(Box<SinkNode>),
 }
 
@@ -157,6 +163,17 @@ pub struct SourceNode {
     pub columns: Vec<NamedExpr>,
     /// The declared watermark, if some operator uses the table's time attribute.
     pub watermark: Option<WatermarkNode>,
+    /// The table is looked up, and read in epochs of its own, before rows of other tables.
+    pub side: Option<SideTable>,
+}
+
+/// Which rows of a table that is looked up a row of another table meets. Those that were read in earlier epochs, in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SideTable {
+    /// All: the table is read whole before anything else.
+    Whole,
+    /// Those that are there when its epoch is planned; more may come later.
+    Refreshed,
 }
 
 /// `WATERMARK FOR column AS expr`.
@@ -268,6 +285,15 @@ pub enum WindowOf {
     Time { kind: WindowKind, time: Arc<dyn PhysicalExpr> },
     /// The rows carry `window_start` and `window_end` of an earlier window (cascaded aggregation).
     Attached { start: Arc<dyn PhysicalExpr>, end: Arc<dyn PhysicalExpr> },
+}
+
+/// Each row once per element of its lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unnest {
+    /// Columns of lists.
+    pub lists: Vec<usize>,
+    /// A row without any element leaves once, with nulls.
+    pub keeps_empty: bool,
 }
 
 /// GROUPING SETS: each row once per set, with the keys that are not in it null. Output: input, keys, grouping id.
@@ -399,6 +425,22 @@ pub struct Join {
     pub residual: Option<Arc<dyn PhysicalExpr>>,
     /// The watermark by which rows leave the state, if time bounds the join. Both inputs are append-only then.
     pub bound: Option<TimeDomain>,
+    pub meets: Meets,
+}
+
+/// Which right rows a left row meets, of those with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meets {
+    /// All, whichever of the two comes first.
+    All,
+    /// Those that have come before it; it is not kept. No right row leaves unmatched. The right input is append-only.
+    Known {
+        /// A right row takes the place of an earlier one with the same values in these columns; none: rows only add up.
+        replaces: Vec<usize>,
+    },
+    /// The one version that is valid at its time: the latest whose time, this column, is not later; of several with one time the last that
+    /// came. A left row waits until the watermark (`bound`) has passed its time (`retention`). Both inputs are append-only; inner and left joins.
+    Version { time: usize },
 }
 
 /// Which rows of a join are kept.
@@ -455,7 +497,11 @@ impl Join {
     #[must_use]
     pub fn append_only(&self) -> bool {
         let settles = |side: usize| !self.kind.keeps_unmatched(side) || self.inputs[side].retention.is_some();
-        self.inputs.iter().all(|i| i.append_only) && settles(0) && settles(1)
+        match self.meets {
+            Meets::All => self.inputs.iter().all(|i| i.append_only) && settles(0) && settles(1),
+            Meets::Known { .. } => self.inputs[0].append_only,
+            Meets::Version { .. } => true,
+        }
     }
 }
 
@@ -545,6 +591,25 @@ pub enum OverFunction {
     Aggregate { call: AggregateCall, frame: Arc<WindowFrame> },
     /// A window function of DataFusion, with its frame, over the node's input.
     Window(Arc<dyn WindowExpr>),
+}
+
+/// A table with one row per key.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// Its name, for messages.
+    pub table: String,
+    /// The key's columns.
+    pub keys: Vec<usize>,
+    pub input: KeyedInput,
+}
+
+/// What a [`Keyed`] node reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyedInput {
+    /// A row takes the place of the one with its key; with a negative weight it takes it away, and only its key counts.
+    Upserts,
+    /// Changes. Two rows of one key at an epoch's end are an error.
+    Changes,
 }
 
 /// A table that is written by one INSERT.

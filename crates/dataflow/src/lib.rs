@@ -2,6 +2,7 @@
 //!
 //! Pure: no tokio, no I/O, no clock. What flows between operators are [`DeltaBatch`]es, rows with weights (DBSP, Budiu et al.,
 //! VLDB 2023). Every edge of the [`graph::Graph`] has an [`graph::EdgeType`]; operators are specialised by it.
+pub mod cold;
 mod delta;
 mod error;
 pub mod graph;

@@ -9,9 +9,10 @@ use arrow::compute::take;
 use arrow::record_batch::RecordBatch;
 use millstream_plan::{EpochPlan, OperatorId, SinkId, StageId, owner_of};
 
-use crate::graph::{Exchange, Graph, NodeKind};
+use crate::cold::ColdState;
+use crate::graph::{Exchange, Graph, Input, Node, NodeKind};
 use crate::hash::{hash_rows, key_group};
-use crate::operators::{EpochContext, Operator, StateChange, StateReport, Step, operator};
+use crate::operators::{EpochContext, Footprint, Operator, StateChange, StateReport, Step, operator};
 use crate::{DataflowError, DeltaBatch, now};
 
 /// Where batches go that leave a task.
@@ -44,19 +45,19 @@ pub struct ShuffleEdge {
     pub to: StageId,
 }
 
-/// All shuffled edges, ordered by reader and input.
+/// All shuffled edges, in the order in which a task takes its input: broadcasts first (what is looked up is known before the rows that look it
+/// up), then by reader and input.
 #[must_use]
 pub fn shuffle_edges(graph: &Graph) -> Vec<ShuffleEdge> {
-    let nodes = graph.nodes.iter();
-    nodes
-        .flat_map(|n| n.inputs.iter().enumerate().map(move |(i, input)| (n, i, input)))
-        .filter(|(_, _, input)| input.exchange != Exchange::Forward)
-        .map(|(n, i, input)| ShuffleEdge {
-            edge: Edge { reader: n.id, input: i as u16 },
-            from: graph.node(input.from).stage,
-            to: n.stage,
-        })
-        .collect()
+    let inputs = graph.nodes.iter().flat_map(|n| n.inputs.iter().enumerate().map(move |(i, input)| (n, i, input)));
+    let mut shuffled: Vec<_> = inputs.filter(|(_, _, input)| input.exchange != Exchange::Forward).collect();
+    shuffled.sort_by_key(|(_, _, input)| input.exchange != Exchange::Broadcast);
+    let edge = |(n, i, input): (&Node, usize, &Input)| ShuffleEdge {
+        edge: Edge { reader: n.id, input: i as u16 },
+        from: graph.node(input.from).stage,
+        to: n.stage,
+    };
+    shuffled.into_iter().map(edge).collect()
 }
 
 /// The operators of one task.
@@ -80,6 +81,32 @@ impl Task {
             .map(|n| if n.stage == stage { operator(n) } else { Ok(None) })
             .collect::<Result<_, _>>()?;
         Ok(Self { graph, stage, parallelism, operators })
+    }
+
+    /// Tells where the task's sealed state can be read, before anything is restored. Of that, each operator keeps about `keep` bytes in memory.
+    pub fn attach(&mut self, cold: &Arc<dyn ColdState>, keep: u64) {
+        self.operators.iter_mut().flatten().for_each(|operator| operator.attach(cold.clone(), keep));
+    }
+
+    /// What the state of all operators takes in memory.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        self.operators.iter().flatten().map(|o| o.footprint()).fold(Footprint::default(), |sum, own| Footprint {
+            resident: sum.resident + own.resident,
+            unsealed: sum.unsealed + own.unsealed,
+        })
+    }
+
+    /// Lets go of sealed state until about `keep` bytes are in memory, between epochs. Each operator gives in proportion to what it holds.
+    ///
+    /// # Errors
+    /// See [`Operator::shrink`].
+    pub fn shrink(&mut self, keep: u64) -> Result<(), DataflowError> {
+        let share = keep as f64 / self.footprint().resident.max(1) as f64;
+        for operator in self.operators.iter_mut().flatten().filter(|_| share < 1.0) {
+            operator.shrink((operator.footprint().resident as f64 * share) as u64)?;
+        }
+        Ok(())
     }
 
     /// Takes one state entry of the last checkpoint; see [`Operator::restore`].
@@ -172,10 +199,14 @@ impl Task {
         let operators = self.operators.iter().enumerate();
         operators.filter_map(|(at, o)| {
             let mut report = o.as_ref()?.report();
-            if let NodeKind::WindowAggregate(spec) = &self.graph.nodes[at].kind {
-                let (_, behind) = spec.domain.clock();
-                report.next_timer = report.next_timer.map(|t| t.saturating_add(behind));
-            }
+            let domain = match &self.graph.nodes[at].kind {
+                NodeKind::WindowAggregate(spec) => Some(&spec.domain),
+                NodeKind::Join(spec) => spec.bound.as_ref(),
+                NodeKind::Rank(spec) => spec.rows.close.as_ref().map(|c| &c.domain),
+                _ => None,
+            };
+            let behind = domain.map_or(0, |d| d.clock().1);
+            report.next_timer = report.next_timer.map(|t| t.saturating_add(behind));
             Some((OperatorId(at as u16), report))
         })
     }
@@ -242,6 +273,12 @@ impl Task {
                     let edge = Edge { reader: reader.id, input: input as u16 };
                     for (to, part) in partition(next, columns, self.parallelism)? {
                         emit.shuffle(edge, to, part)?;
+                    }
+                }
+                Exchange::Broadcast => {
+                    let edge = Edge { reader: reader.id, input: input as u16 };
+                    for to in 0..self.parallelism {
+                        emit.shuffle(edge, to, next.clone())?;
                     }
                 }
             }

@@ -42,6 +42,17 @@ pub struct SourceShape {
     pub min_per_trigger: Option<u64>,
     /// `maxTriggerDelay`: with less input than the minimum, plan after this long anyway.
     pub max_trigger_delay_ms: u64,
+    /// The table is looked up by rows of other tables: see the planner's *Side tables*.
+    pub side: Option<Side>,
+}
+
+/// How a table that is looked up is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Whole, before anything else; what is found after that is not read.
+    Whole,
+    /// What is there when an epoch is planned, before anything else.
+    Refreshed,
 }
 
 /// A sink of the pipeline.

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error};
 
 use crate::ExecutorError;
+use crate::memory::StoreReader;
 
 /// Namespace of operators' state entries in a task's store.
 pub(crate) const ENTRIES: u8 = 0;
@@ -34,6 +35,8 @@ pub(crate) struct Checkpointer {
     pub era: Era,
     pub task: TaskId,
     pub store: Arc<TaskStore>,
+    /// Told when a seal is in the store.
+    pub reader: Arc<StoreReader>,
     pub uploader: Uploader,
     /// Folder of snapshots of this task.
     pub snapshots: PathBuf,
@@ -59,7 +62,8 @@ impl Checkpointer {
 
     async fn write(&mut self, sealed: Sealed) -> Result<(), ExecutorError> {
         let Sealed { epoch, changes } = sealed;
-        let (store, dir) = (self.store.clone(), self.snapshots.join(format!("{:020}", epoch.0)));
+        let (reader, store, dir) =
+            (self.reader.clone(), self.store.clone(), self.snapshots.join(format!("{:020}", epoch.0)));
         let write = move || {
             let entries = changes.into_iter().flat_map(|(operator, changes)| {
                 changes.into_iter().map(move |c| (keys::state_key(operator, ENTRIES, &c.key), c.value))
@@ -67,6 +71,7 @@ impl Checkpointer {
             let mut entries: Vec<_> = entries.collect();
             entries.sort();
             store.apply(entries)?;
+            reader.stored();
             let snapshot = store.snapshot(&dir)?;
             let digest = match store.bytes_on_disk()? {
                 bytes if bytes <= DIGEST_BYTES => store.digest()?,

@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use millstream_connectors::{Connector, DeadLetterEncoder, S3Options, SinkContext, connector, dead_letter_committer};
+use millstream_dataflow::cold::ColdState;
 use millstream_dataflow::graph::NodeKind;
 use millstream_dataflow::task::{Task, shuffle_edges};
 use millstream_plan::{Epoch, EpochPlan, Era, ExecutorId, TaskId};
@@ -24,6 +25,7 @@ use tracing::{error, info};
 use crate::ExecutorError;
 use crate::checkpoint::{Checkpointer, forget_before};
 use crate::exchange::Exchange;
+use crate::memory::{Share, StateMemory, StoreReader};
 use crate::publisher::{Publisher, Subject, ToPublisher};
 use crate::slot::{self, ToSlot};
 use crate::source::SourceInput;
@@ -107,6 +109,8 @@ impl Running {
             exchange: exchange.clone(),
             store: CheckpointStore::open(location, &StoreOptions::default(), WriterId::random())?,
             location: location.to_owned(),
+            memory: StateMemory::new(pipeline.settings.bytes("state.memory").unwrap_or(u64::MAX)),
+            tasks: local.len() as u64,
         };
         let mut by_slot: Vec<Vec<RunningTask>> = (0..slots).map(|_| Vec::new()).collect();
         let (mut publishers, mut snapshots) = (Vec::new(), Vec::new());
@@ -226,6 +230,9 @@ struct Build<'a> {
     exchange: Arc<Exchange>,
     store: CheckpointStore,
     location: String,
+    memory: Arc<StateMemory>,
+    /// Tasks on this executor.
+    tasks: u64,
 }
 
 impl Build<'_> {
@@ -240,14 +247,18 @@ impl Build<'_> {
         let folder = self.around.state_dir.join(format!("task-{id}"));
         let snapshot_dir = folder.join("snapshots");
         let (store, uploader) = self.open_state(id, &folder, &snapshot_dir).await?;
-        let store = restore(store, &mut task)?;
+        let store = Arc::new(store);
+        let reader = Arc::new(StoreReader::new(store.clone()));
+        let cold: Arc<dyn ColdState> = reader.clone();
+        task.attach(&cold, self.memory.budget() / self.tasks.max(1));
+        restore(&store, &mut task)?;
         let (mut sources, mut dead_letters, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
         for node in self.graph.nodes.iter().filter(|n| n.stage == id.stage) {
             match &node.kind {
                 NodeKind::Source(source) => {
                     let spec = &self.pipeline.sources[usize::from(source.source.0)];
                     let reader = (named(spec.options.text("connector"))?.source)(spec.clone())?.reader(id.index)?;
-                    sources.push(SourceInput::new(node.id, source, node.output.schema.clone(), reader, id.index));
+                    sources.push(SourceInput::new(node.id, source, &node.output, reader, id.index));
                     let encoder = DeadLetterEncoder::new(&source.table, id.index);
                     dead_letters.push(DeadLetterOutput { source: source.source, encoder });
                 }
@@ -275,7 +286,8 @@ impl Build<'_> {
         let checkpointer = Checkpointer {
             era: self.deployment.era,
             task: id,
-            store: Arc::new(store),
+            store,
+            reader,
             uploader,
             snapshots: snapshot_dir.clone(),
             dead_letters: dead_published,
@@ -300,6 +312,7 @@ impl Build<'_> {
             dead_letters,
             dead_queue,
             checkpoint,
+            memory: Share::new(&self.memory),
             exchange: self.exchange.clone(),
             driver: self.around.driver.clone(),
             plans: VecDeque::new(),
@@ -377,11 +390,10 @@ fn named(name: Option<&str>) -> Result<&'static Connector, ExecutorError> {
 }
 
 /// Reads all entries into the operators.
-fn restore(store: TaskStore, task: &mut Task) -> Result<TaskStore, ExecutorError> {
+fn restore(store: &TaskStore, task: &mut Task) -> Result<(), ExecutorError> {
     store.scan_prefix(&[], |key, value| {
         let (operator, own) = entry_of(key)
             .ok_or_else(|| ExecutorError::Mismatch(format!("the state has an entry that nobody owns: {key:?}")))?;
         Ok::<_, ExecutorError>(task.restore(operator, own, value)?)
-    })?;
-    Ok(store)
+    })
 }

@@ -41,7 +41,9 @@ impl ExecutorError {
             }),
             Self::Connector(ConnectorError::Retry(_))
             | Self::State(StateError::Retry { .. } | StateError::NoSpace { .. }) => Failure::Retry(text),
-            Self::Connect(_) | Self::Io { .. } | Self::Lost(_) => Failure::Retry(text),
+            Self::Connect(_) | Self::Io { .. } | Self::Lost(_) | Self::Dataflow(DataflowError::Store(_)) => {
+                Failure::Retry(text)
+            }
             Self::Dataflow(DataflowError::Expression { .. }) | Self::State(StateError::Config { .. }) => {
                 Failure::User(text)
             }

@@ -19,6 +19,7 @@ mod error;
 mod exchange;
 mod executor;
 pub mod http;
+mod memory;
 mod publisher;
 mod slot;
 mod source;

@@ -1,6 +1,7 @@
 //! One source table inside a source task: ranges become batches of the table's columns, late rows become dead letters.
 //!
-//! Lateness is decided here and nowhere else: a row whose event time is below the plan's watermark of the table.
+//! Lateness is decided here and nowhere else: a row whose event time is below the plan's watermark of the table. Rows of a table whose rows change
+//! are never late: what was dropped when it came would be missing when it goes.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::Result as DfResult;
 use millstream_connectors::{DeadLetter, DeadLetterReason, SourceBatch, SourcePoll, SourceReader};
-use millstream_dataflow::graph::SourceNode;
+use millstream_dataflow::graph::{EdgeType, SourceNode};
 use millstream_dataflow::times::to_millis;
 use millstream_dataflow::{DataflowError, DeltaBatch};
 use millstream_plan::{EpochPlan, OperatorId, SourceId, SplitId, Watermark};
@@ -23,6 +24,7 @@ pub(crate) struct SourceInput {
     pub node: OperatorId,
     spec: SourceNode,
     output: SchemaRef,
+    append_only: bool,
     reader: Box<dyn SourceReader>,
     task: u16,
     /// Range of the plan that is being read.
@@ -45,11 +47,12 @@ impl SourceInput {
     pub fn new(
         node: OperatorId,
         spec: &SourceNode,
-        output: SchemaRef,
+        output: &EdgeType,
         reader: Box<dyn SourceReader>,
         task: u16,
     ) -> Self {
-        Self { node, spec: spec.clone(), output, reader, task, at: 0, reports: BTreeMap::new() }
+        let EdgeType { schema, append_only, .. } = output.clone();
+        Self { node, spec: spec.clone(), output: schema, append_only, reader, task, at: 0, reports: BTreeMap::new() }
     }
 
     pub fn source(&self) -> SourceId {
@@ -84,7 +87,7 @@ impl SourceInput {
     }
 
     fn take(&mut self, split: &SplitId, batch: SourceBatch, plan_watermark: Watermark) -> Result<Read, ExecutorError> {
-        let SourceBatch { rows: decoded, bad, bad_count, records, bytes, origin } = batch;
+        let SourceBatch { rows: decoded, weights, bad, bad_count, records, bytes, origin } = batch;
         let error = |e: datafusion::error::DataFusionError| DataflowError::Expression {
             operator: format!("table {}", self.spec.table),
             message: e.strip_backtrace(),
@@ -96,7 +99,7 @@ impl SourceInput {
             let given =
                 watermark.expr.evaluate(&decoded).and_then(|v| v.into_array(decoded.num_rows())).map_err(error)?;
             newest = arrow::compute::max(&to_millis(&given).map_err(DataflowError::from)?).map(Watermark);
-            if plan_watermark > Watermark::MIN && plan_watermark < Watermark::MAX {
+            if self.append_only && plan_watermark > Watermark::MIN && plan_watermark < Watermark::MAX {
                 let times = to_millis(rows.column(watermark.column)).map_err(DataflowError::from)?;
                 let on_time = |i: usize| times.is_null(i) || times.value(i) >= plan_watermark.0;
                 let late_rows: Vec<usize> = (0..times.len()).filter(|i| !on_time(*i)).collect();
@@ -126,7 +129,7 @@ impl SourceInput {
         report.watermark = report.watermark.max(newest);
         report.late += late;
         report.bad += bad_count;
-        Ok(Read::Batch { rows: DeltaBatch::appended(rows), dead })
+        Ok(Read::Batch { rows: DeltaBatch { rows, weights }, dead })
     }
 
     /// The table's columns, plain and computed.

@@ -18,6 +18,7 @@ use tracing::trace;
 use crate::ExecutorError;
 use crate::checkpoint::Sealed;
 use crate::exchange::Exchange;
+use crate::memory::Share;
 use crate::publisher::ToPublisher;
 use crate::source::{Read, SourceInput};
 
@@ -61,6 +62,7 @@ pub(crate) struct RunningTask {
     /// `None`: dead letters are counted and dropped (no place for them).
     pub(crate) dead_queue: Option<std::sync::mpsc::Sender<ToPublisher>>,
     pub(crate) checkpoint: mpsc::UnboundedSender<Sealed>,
+    pub(crate) memory: Share,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) driver: Arc<DriverLink>,
     pub(crate) plans: VecDeque<Arc<EpochPlan>>,
@@ -265,6 +267,11 @@ impl RunningTask {
             // A checkpointer that has ended said why.
             let _ended = self.checkpoint.send(Sealed { epoch, changes });
         }
+        let footprint = self.task.footprint();
+        if let Some(keep) = self.memory.holds(footprint.resident) {
+            self.task.shrink(keep)?;
+            let _still_more = self.memory.holds(self.task.footprint().resident);
+        }
         let reports = self.task.reports().map(|(operator, r)| OperatorReport {
             operator,
             keys: r.keys,
@@ -281,6 +288,7 @@ impl RunningTask {
             operators: reports.collect(),
             busy_micros: current.busy_micros + began.elapsed().as_micros() as u64,
             output_bytes,
+            unsealed_bytes: footprint.unsealed,
         };
         counter!("millstream_tasks_completed_total").increment(1);
         histogram!("millstream_task_duration_seconds").record(done.busy_micros as f64 / 1e6);

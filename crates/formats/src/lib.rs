@@ -16,6 +16,7 @@
 //! input is said in the module of each format.
 mod column;
 mod csv;
+pub mod debezium;
 mod error;
 pub mod file;
 mod json;
@@ -23,13 +24,15 @@ mod options;
 mod raw;
 mod text;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
 
 pub use error::FormatError;
 pub use options::{
-    BadFields, Compression, CsvOptions, FORMAT_OPTIONS, FormatKind, FormatOptions, JsonOptions, ParquetOptions,
-    TimestampStandard,
+    BadFields, Compression, CsvOptions, DebeziumOptions, FORMAT_OPTIONS, FormatKind, FormatOptions, JsonOptions,
+    ParquetOptions, TimestampStandard,
 };
 
 /// What to decode: only what the pipeline uses.
@@ -77,9 +80,12 @@ pub trait Decoder: Send {
 /// Result of [`Decoder::decode`].
 #[derive(Clone, Debug)]
 pub struct Decoded {
-    /// The good rows, in the schema of the spec.
+    /// The good rows, in the schema of the spec; of upserts in that of [`upsert_schema`].
     pub rows: RecordBatch,
-    /// Row `r` of `rows` came from message `origin[r]`; ascending, with gaps where a message was bad or filtered.
+    /// Of changes: 1 for a row that comes, -1 for one that goes. `None`: all come.
+    pub weights: Option<Int64Array>,
+    /// Row `r` of `rows` came from message `origin[r]`; ascending, with gaps where a message was bad or filtered, and twice the same
+    /// where a row takes the place of another.
     pub origin: Vec<u32>,
     /// Messages that gave no row because of their content, ascending.
     pub bad: Vec<BadMessage>,
@@ -112,17 +118,28 @@ pub fn decoder(spec: DecodeSpec) -> Result<Box<dyn Decoder>, FormatError> {
         FormatKind::Json => Ok(Box::new(json::JsonDecoder::new(spec)?)),
         FormatKind::Csv => Ok(Box::new(csv::CsvDecoder::new(spec)?)),
         FormatKind::Raw => Ok(Box::new(raw::RawDecoder::new(spec)?)),
+        FormatKind::DebeziumJson => Ok(Box::new(debezium::DebeziumDecoder::new(spec)?)),
         FormatKind::Parquet => Err(FormatError::NotForMessages { format: FormatKind::Parquet }),
     }
 }
 
-/// An encoder of rows with `schema` into single messages.
+/// Columns of upserts: a deletion has only its key, so all others may be null.
+#[must_use]
+pub fn upsert_schema(schema: &SchemaRef, key: &[String]) -> SchemaRef {
+    let fields = schema.fields().iter().map(|f| {
+        let nullable = f.is_nullable() || !key.contains(f.name());
+        Arc::new(f.as_ref().clone().with_nullable(nullable))
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// An encoder of rows with `schema` into single messages. Changes are encoded from their [`debezium::envelope`].
 ///
 /// # Errors
 /// If the format cannot hold a type of the schema.
 pub fn encoder(schema: &SchemaRef, options: &FormatOptions) -> Result<Box<dyn Encoder>, FormatError> {
     match options.kind {
-        FormatKind::Json => Ok(Box::new(json::JsonEncoder::new(schema, options)?)),
+        FormatKind::Json | FormatKind::DebeziumJson => Ok(Box::new(json::JsonEncoder::new(schema, options)?)),
         FormatKind::Csv => Ok(Box::new(csv::CsvEncoder::new(schema, options)?)),
         FormatKind::Raw => Ok(Box::new(raw::RawEncoder::new(schema)?)),
         FormatKind::Parquet => Err(FormatError::NotForMessages { format: FormatKind::Parquet }),

@@ -14,6 +14,8 @@ pub enum FormatKind {
     Parquet,
     /// The message is the value of the only column.
     Raw,
+    /// One change per message or line, as Debezium writes it: see [`crate::debezium`].
+    DebeziumJson,
 }
 
 impl FormatKind {
@@ -25,13 +27,21 @@ impl FormatKind {
             Self::Csv => "csv",
             Self::Parquet => "parquet",
             Self::Raw => "raw",
+            Self::DebeziumJson => "debezium-json",
         }
+    }
+
+    /// Its messages are changes of rows.
+    #[must_use]
+    pub fn is_changelog(self) -> bool {
+        self == Self::DebeziumJson
     }
 
     /// The format called `name` in SQL options, in any case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Json, Self::Csv, Self::Parquet, Self::Raw].into_iter().find(|k| k.name().eq_ignore_ascii_case(name))
+        let all = [Self::Json, Self::Csv, Self::Parquet, Self::Raw, Self::DebeziumJson];
+        all.into_iter().find(|k| k.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -115,6 +125,16 @@ impl Default for ParquetOptions {
     }
 }
 
+/// Options of changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DebeziumOptions {
+    /// Columns by which rows are known: changes are then upserts, of what was there before only these columns count, and
+    /// it may be missing. Empty: a change must say which row goes.
+    pub key: Vec<String>,
+    /// Messages are to be `{schema, payload}`. On input both forms are always understood.
+    pub schema_include: bool,
+}
+
 /// A format with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatOptions {
@@ -129,6 +149,7 @@ pub struct FormatOptions {
     pub json: JsonOptions,
     pub csv: CsvOptions,
     pub parquet: ParquetOptions,
+    pub debezium: DebeziumOptions,
 }
 
 impl FormatOptions {
@@ -144,6 +165,7 @@ impl FormatOptions {
             json: JsonOptions::default(),
             csv: CsvOptions::default(),
             parquet: ParquetOptions::default(),
+            debezium: DebeziumOptions::default(),
         }
     }
 
@@ -167,6 +189,7 @@ impl FormatOptions {
         }
         options.json.fail_on_missing = resolved.is_true("json.fail-on-missing-field");
         options.json.omit_nulls = resolved.is_true("json.encode.ignore-null-fields");
+        options.debezium.schema_include = resolved.is_true("debezium-json.schema-include");
         options.csv = csv_options(resolved)?;
         if let Some(rows) = resolved.integer("parquet.row-group-rows") {
             options.parquet.row_group_rows = usize::try_from(rows).ok().filter(|r| *r > 0).ok_or_else(|| {
@@ -251,20 +274,20 @@ pub const FORMAT_OPTIONS: &[OptionSpec] = &[
     option(
         "format",
         &["value.format"],
-        OptionKind::Choice(&["json", "csv", "parquet", "raw"]),
+        OptionKind::Choice(&["json", "csv", "parquet", "raw", "debezium-json"]),
         None,
-        "Format of the values or files.",
+        "Format of the values or files; debezium-json holds changes of rows.",
     ),
     option(
         "ignore-parse-errors",
-        &["json.ignore-parse-errors", "csv.ignore-parse-errors"],
+        &["json.ignore-parse-errors", "csv.ignore-parse-errors", "debezium-json.ignore-parse-errors"],
         OptionKind::Bool,
         Some("false"),
         "A field that cannot be parsed becomes null instead of making its row bad.",
     ),
     option(
         "timestamp-format.standard",
-        &["json.timestamp-format.standard", "csv.timestamp-format.standard"],
+        &["json.timestamp-format.standard", "csv.timestamp-format.standard", "debezium-json.timestamp-format.standard"],
         OptionKind::Choice(&["SQL", "ISO-8601"]),
         Some("SQL"),
         "How timestamps are written: SQL is `2020-01-01 00:00:00.123`, ISO-8601 is `2020-01-01T00:00:00.123Z`. Both are always read.",
@@ -278,10 +301,17 @@ pub const FORMAT_OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "json.encode.ignore-null-fields",
-        &["ignoreNullFields"],
+        &["ignoreNullFields", "debezium-json.encode.ignore-null-fields"],
         OptionKind::Bool,
         Some("false"),
         "Leave null fields out of written JSON.",
+    ),
+    option(
+        "debezium-json.schema-include",
+        &[],
+        OptionKind::Bool,
+        Some("false"),
+        "Whether records are `{schema, payload}`. Both forms are always read; only the one without schema is written.",
     ),
     option(
         "csv.field-delimiter",

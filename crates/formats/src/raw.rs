@@ -77,7 +77,7 @@ impl Decoder for RawDecoder {
         };
         let with_count = RecordBatchOptions::new().with_row_count(Some(origin.len()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &with_count)?;
-        Ok(Decoded { rows, origin, bad })
+        Ok(Decoded { rows, weights: None, origin, bad })
     }
 }
 

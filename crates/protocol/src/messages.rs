@@ -115,6 +115,8 @@ pub struct TaskDone {
     pub busy_micros: u64,
     /// Bytes that went into shuffles and sinks.
     pub output_bytes: u64,
+    /// State that has changed since the task's last checkpoint and has to stay in memory until the next.
+    pub unsealed_bytes: u64,
 }
 
 /// What was read of one split in one epoch.

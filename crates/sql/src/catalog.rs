@@ -20,6 +20,8 @@ use millstream_plan::options::did_you_mean;
 use crate::error::{Mistake, Result};
 use crate::functions::Functions;
 use crate::table::{StreamTable, Table};
+use crate::unnest::{self, UnnestPlanner};
+use crate::versions::{self, VersionsPlanner};
 use crate::window::WindowPlanner;
 use crate::{lex, query, types};
 
@@ -68,7 +70,7 @@ impl Catalog {
             entries: BTreeMap::new(),
             functions: Functions::new(),
             options: Arc::new(options),
-            relation_planners: vec![Arc::new(WindowPlanner)],
+            relation_planners: vec![Arc::new(VersionsPlanner), Arc::new(UnnestPlanner), Arc::new(WindowPlanner)],
             type_planner: Arc::new(Types),
         }
     }
@@ -153,7 +155,9 @@ impl Catalog {
     /// Resolves a query. `tokens` are those it was parsed from.
     pub fn plan_query(&self, query: Query, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
         let at = tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start);
-        let plan = self.planner().sql_statement_to_plan(Statement::Query(Box::new(query)));
+        let plan = self.planner().sql_statement_to_plan(Statement::Query(Box::new(query))).and_then(versions::complete);
+        let plan = plan.and_then(|plan| unnest::expand(plan, &self.functions));
+
         plan.map_err(|e| self.explain_error(&e, tokens).or_at(at))
     }
 

@@ -1,28 +1,49 @@
 //! Which sink takes which rows: an updating query needs a sink that can take rows back.
+//!
+//! A sink that publishes every change must publish the same ones in a replay. A topic whose records have a key may be compacted in between: then
+//! the replay reads fewer of them, and gives other changes, though the same last row of each key.
 use datafusion::sql::sqlparser::tokenizer::Location;
-use millstream_connectors::Changes;
-use millstream_dataflow::graph::NodeKind;
+use millstream_connectors::{Changes, SourceSpec};
+use millstream_dataflow::graph::{KeyedInput, NodeKind};
 use millstream_plan::OperatorId;
+use millstream_plan::options::Resolved;
 
 use crate::error::{Mistake, Result};
 use crate::lower::Draft;
+use crate::table::Table;
 
 /// What a sink's table takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// Appended rows only. `key_would_help`: a PRIMARY KEY would make it take changes.
-    Appended { key_would_help: bool },
-    /// Changes too.
-    Changes,
+    /// Appended rows only. What would make it take changes.
+    Appended { hint: &'static str },
+    /// Changes, of which it keeps the last row of each key.
+    ByKey,
+    /// Changes, all of which it publishes.
+    All,
+    /// Changes, on which nobody relies.
+    Shown,
 }
 
 impl Takes {
-    pub fn of(changes: Changes, has_key: bool) -> Self {
-        match changes {
-            Changes::Taken => Self::Changes,
-            Changes::ByKey if has_key => Self::Changes,
-            Changes::ByKey => Self::Appended { key_would_help: true },
-            Changes::Refused => Self::Appended { key_would_help: false },
+    /// By the table's declaration and its output mode.
+    pub fn of(table: &Table, options: &Resolved) -> Result<Self> {
+        let takes = match table.changes() {
+            Changes::Refused { hint } => Self::Appended { hint },
+            Changes::ByKey => Self::ByKey,
+            Changes::All => Self::All,
+            Changes::Shown => Self::Shown,
+        };
+        match options.text("outputMode").map(str::to_ascii_lowercase).as_deref() {
+            Some("append") if !matches!(takes, Self::Appended { .. }) => {
+                Ok(Self::Appended { hint: "leave 'outputMode' = 'append' out, or write 'update'" })
+            }
+            Some("complete") => {
+                let message = "'outputMode' = 'complete' writes the whole result in every epoch, which no sink does";
+                let hint = "set it to 'update': a table with a PRIMARY KEY then holds the whole result, and only what changes is written";
+                Err(Mistake::new(table.place_of(options.given_as("outputMode")), message).hint(hint))
+            }
+            _ => Ok(takes),
         }
     }
 }
@@ -36,7 +57,7 @@ pub(crate) fn require_append_only(
     place: &dyn Fn(&[&str]) -> Location,
 ) -> Result<()> {
     let node = |id: OperatorId| &nodes[usize::from(id.0)];
-    let Takes::Appended { key_would_help } = takes else { return Ok(()) };
+    let Takes::Appended { hint } = takes else { return Ok(()) };
     if node(from).output.append_only {
         return Ok(());
     }
@@ -44,10 +65,10 @@ pub(crate) fn require_append_only(
     while let Some(input) = node(at).inputs.iter().find(|i| !node(i.from).output.append_only) {
         at = input.from;
     }
+    let reads_table = matches!(&node(at).kind, NodeKind::Source(_));
     let (what, words) = operator(&node(at).kind);
-    let message = format!("table '{table}' takes only appended rows, but {what} changes rows that it has emitted");
-    let key = "add PRIMARY KEY (…) NOT ENFORCED to the table to keep the last row of each key";
-    let others = "write to a kafka table with PRIMARY KEY (…) NOT ENFORCED, which keeps the last row of each key";
+    let how = if reads_table { "gives rows that change" } else { "changes rows that it has emitted" };
+    let message = format!("table '{table}' takes only appended rows, but {what} {how}");
     let window = match &node(at).kind {
         NodeKind::GroupAggregate(_) => ", or aggregate per window: GROUP BY window_start, window_end",
         NodeKind::WindowAggregate(_) => ", or leave out SET 'emit.early', so that a window is emitted once",
@@ -55,7 +76,42 @@ pub(crate) fn require_append_only(
         NodeKind::Rank(_) => ", or rank the rows of a window: PARTITION BY window_start, window_end",
         _ => "",
     };
-    Err(Mistake::new(place(&words), message).hint(format!("{}{window}", if key_would_help { key } else { others })))
+    Err(Mistake::new(place(&words), message).hint(format!("{hint}{window}")))
+}
+
+/// Refuses to publish every change of a table whose records may be gone in a replay.
+pub(crate) fn require_kept(
+    nodes: &[Draft],
+    sources: &[SourceSpec],
+    from: OperatorId,
+    takes: Takes,
+    table: &str,
+    place: &dyn Fn(&[&str]) -> Location,
+) -> Result<()> {
+    let node = |id: OperatorId| &nodes[usize::from(id.0)];
+    if takes != Takes::All || node(from).output.append_only {
+        return Ok(());
+    }
+    let mut below = vec![from];
+    while let Some(at) = below.pop() {
+        below.extend(node(at).inputs.iter().map(|i| i.from));
+        let NodeKind::Source(source) = &node(at).kind else { continue };
+        let Some(spec) = sources.iter().find(|s| s.id == source.source) else { continue };
+        let is_changelog = spec.format.as_ref().is_some_and(|f| f.kind.is_changelog());
+        if !spec.key.is_empty() && !is_changelog && spec.options.is_true("scan.compacted") {
+            let message = format!(
+                "table '{table}' publishes every change, but the topic of '{}' may be compacted before a replay reads it again, which \
+                 would then give other changes",
+                source.table
+            );
+            return Err(Mistake::new(place(&[source.table.as_str()]), message).hint(format!(
+                "write to a kafka table with PRIMARY KEY (…) NOT ENFORCED, which keeps the last row of each key; or set 'scan.compacted' = \
+                 'false' on '{}' if its topic keeps every record for longer than the pipeline may be down",
+                source.table
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What an operator is called in the query, and the words by which it is found there.
@@ -77,6 +133,9 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
         NodeKind::Rank(_) => ("the rank".to_owned(), vec!["OVER", "DISTINCT", "LIMIT"]),
         NodeKind::Over(_) => ("OVER".to_owned(), vec!["OVER"]),
         NodeKind::Source(source) => (format!("table '{}'", source.table), vec![source.table.as_str()]),
+        NodeKind::Keyed(keyed) if keyed.input == KeyedInput::Upserts => {
+            (format!("table '{}'", keyed.table), vec![keyed.table.as_str()])
+        }
         NodeKind::Calc(_)
         | NodeKind::WindowAssign(_)
         | NodeKind::SessionAssign(_)
@@ -85,7 +144,9 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
         | NodeKind::Expand(_)
         | NodeKind::PartialGroupAggregate(_)
         | NodeKind::Union
+        | NodeKind::Unnest(_)
         | NodeKind::LocalRank(_)
+        | NodeKind::Keyed(_)
         | NodeKind::Sink(_) => ("the query".to_owned(), Vec::new()),
     }
 }

@@ -1,9 +1,15 @@
 //! How the text of queries is read: a union of Flink's and Spark's syntax.
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::Dialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 /// Identifiers in backticks or double quotes, `=>` for named arguments, `FILTER (WHERE …)`.
 #[derive(Debug)]
-pub(crate) struct StreamingDialect;
+pub(crate) struct StreamingDialect {
+    /// `FOR SYSTEM_TIME AS OF`
+    pub table_versions: bool,
+}
 
 impl Dialect for StreamingDialect {
     fn is_delimited_identifier_start(&self, ch: char) -> bool {
@@ -16,6 +22,24 @@ impl Dialect for StreamingDialect {
 
     fn is_identifier_part(&self, ch: char) -> bool {
         ch.is_alphanumeric() || ch == '_' || ch == '$'
+    }
+
+    /// `a IS NOT DISTINCT FROM b AND c`, which sqlparser reads as `a IS NOT DISTINCT FROM (b AND c)`.
+    fn parse_infix(&self, parser: &mut Parser<'_>, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let is_not = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if !is_not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            return None;
+        }
+        let left = Box::new(expr.clone());
+        let right = parser.parse_subexpr(precedence).map(Box::new);
+        Some(right.map(|right| match is_not {
+            true => Expr::IsNotDistinctFrom(left, right),
+            false => Expr::IsDistinctFrom(left, right),
+        }))
+    }
+
+    fn supports_table_versioning(&self) -> bool {
+        self.table_versions
     }
 
     fn supports_filter_during_aggregation(&self) -> bool {

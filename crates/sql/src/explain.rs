@@ -9,8 +9,8 @@ use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
-    AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, NamedExpr, Node, NodeKind,
-    SourceNode, TimeDomain, Ttl, TtlMode, WindowAggregate, WindowKind, WindowOf,
+    AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, Keyed, KeyedInput, Meets,
+    NamedExpr, Node, NodeKind, SideTable, SourceNode, TimeDomain, Ttl, TtlMode, WindowAggregate, WindowKind, WindowOf,
 };
 
 use crate::show::show;
@@ -26,7 +26,7 @@ pub fn explain(pipeline: &Pipeline) -> String {
         for id in &stage.nodes {
             let node = graph.node(*id);
             let lines = match &node.kind {
-                NodeKind::Source(source) => source_lines(source, &pipeline.sources),
+                NodeKind::Source(source) => source_lines(source, node.output.append_only, &pipeline.sources),
                 NodeKind::Sink(sink) => sink_lines(node, pipeline.sinks.iter().find(|s| s.id == sink.sink)),
                 _ => operator_lines(node, graph),
             };
@@ -50,6 +50,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines.extend(s.metadata.iter().map(|(f, key)| format!("{} {key}", f.name())));
             lines.extend(s.columns.iter().map(|c| format!("{} {}", c.name, c.expr)));
             lines.extend(s.prefilter.iter().map(|p| format!("{p:?}")));
+            lines.extend(s.side.iter().map(|s| format!("{s:?}")));
             lines.extend(s.watermark.iter().map(|w| format!("{} {} {:?}", w.column, w.expr, w.idle_timeout_ms)));
             lines
         }
@@ -96,11 +97,13 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             }
             lines
         }
+        NodeKind::Unnest(unnest) => vec![format!("{unnest:?}")],
         NodeKind::Union => vec!["union".to_owned()],
         NodeKind::Set(spec) => vec![format!("{} {:?}", spec.name(), spec.bound)],
         NodeKind::Join(join) => describe_join(join),
         NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
         NodeKind::Over(spec) => ordered::describe_over(spec),
+        NodeKind::Keyed(spec) => vec![format!("keyed {:?} {:?}", spec.input, spec.keys)],
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
 }
@@ -122,17 +125,22 @@ fn inputs(node: &Node, graph: &Graph) -> String {
                 let names: Vec<&str> = columns.iter().map(|c| from.output.schema.field(*c).name().as_str()).collect();
                 format!("#{} by hash of {}", input.from, names.join(", "))
             }
+            Exchange::Broadcast => format!("#{} to every task", input.from),
         }
     });
     let shown: Vec<String> = shown.collect();
     if shown.is_empty() { String::new() } else { format!("  <- {}", shown.join(", ")) }
 }
 
-fn source_lines(source: &SourceNode, specs: &[SourceSpec]) -> Vec<String> {
+fn source_lines(source: &SourceNode, append_only: bool, specs: &[SourceSpec]) -> Vec<String> {
     let spec = specs.iter().find(|s| s.id == source.source);
     let connector = spec.and_then(|s| s.options.text("connector")).unwrap_or("?");
     let mut lines = vec![format!("source {} ({connector})", source.table)];
     lines.push(format!("decodes    {}", columns(&source.decoded)));
+    if !append_only {
+        let keyed = spec.is_some_and(|s| !s.key.is_empty());
+        lines.push(format!("rows       {}", if keyed { "upserts" } else { "changes" }));
+    }
     if !source.metadata.is_empty() {
         let shown: Vec<String> = source
             .metadata
@@ -150,7 +158,12 @@ fn source_lines(source: &SourceNode, specs: &[SourceSpec]) -> Vec<String> {
         };
         lines.push(format!("prefilter  {} IN ({}) before the rest is decoded", filter.column, values.join(", ")));
     }
+    lines.extend(source.side.map(|side| match side {
+        SideTable::Whole => "read       whole, before rows of other tables".to_owned(),
+        SideTable::Refreshed => "read       what is there, before each epoch of other tables".to_owned(),
+    }));
     lines.push(match &source.watermark {
+        Some(_) if !append_only => "watermark  none: rows that change are never late".to_owned(),
         Some(w) => {
             let idle = w
                 .idle_timeout_ms
@@ -257,6 +270,13 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
         }
         NodeKind::PartialGroupAggregate(spec) => vec!["aggregate before the shuffle".to_owned(), group_calls(spec)],
         NodeKind::GroupAggregate(spec) => group_lines(spec, node),
+        NodeKind::Unnest(unnest) => {
+            let input = node.inputs.first().map(|i| &graph.node(i.from).output.schema);
+            let names = unnest.lists.iter().map(|c| input.map_or("?", |s| s.field(*c).name().as_str()));
+            let names = names.collect::<Vec<_>>().join(", ");
+            let empty = if unnest.keeps_empty { "; once if it has none" } else { "" };
+            vec!["unnest".to_owned(), format!("rows       each once per element: {names}{empty}")]
+        }
         NodeKind::Union => vec!["union all".to_owned()],
         NodeKind::Set(spec) => {
             let kept = match &spec.bound {
@@ -274,6 +294,7 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
         }
         NodeKind::Rank(spec) => ordered::rank_lines(spec, node),
         NodeKind::Over(spec) => ordered::over_lines(spec, node),
+        NodeKind::Keyed(spec) => keyed_lines(spec, node),
         NodeKind::Source(_) | NodeKind::Sink(_) => describe(node),
     }
 }
@@ -282,6 +303,9 @@ fn describe_join(join: &Join) -> Vec<String> {
     let mut lines = vec![format!("join {:?} {} {:?}", join.kind, join.null_equal, join.bound)];
     lines.extend(join.inputs.iter().map(|i| format!("{:?} {} {:?}", i.keys, i.append_only, i.retention)));
     lines.extend(join.residual.iter().map(|r| format!("where {r}")));
+    if join.meets != Meets::All {
+        lines.push(format!("{:?}", join.meets));
+    }
     lines
 }
 
@@ -294,13 +318,21 @@ fn join_lines(node: &Node, join: &Join, graph: &Graph) -> Vec<String> {
         JoinKind::Semi => "semi join: left rows that have a match",
         JoinKind::Anti => "anti join: left rows that have no match",
     };
-    let mut lines = vec![kind.to_owned()];
     let name = |side: usize, column: usize| join.inputs[side].schema.field(column).name().clone();
+    let mut lines = vec![match &join.meets {
+        Meets::All => kind.to_owned(),
+        Meets::Known { .. } => format!("lookup, {kind}"),
+        Meets::Version { time } => {
+            let own = join.inputs[0].retention.map_or_else(String::new, |r| name(0, r.column));
+            format!("{kind} with the version of {} that is valid at {own}", name(1, *time))
+        }
+    }];
     let equal = if join.null_equal { "is not distinct from" } else { "=" };
     let keys: Vec<String> = (0..join.inputs[0].keys.len())
         .map(|i| format!("{} {equal} {}", name(0, join.inputs[0].keys[i]), name(1, join.inputs[1].keys[i])))
         .collect();
     lines.push(match keys.is_empty() {
+        true if join.meets != Meets::All => "keys       none: every row meets every row".to_owned(),
         true => "keys       none: every row meets every row, in one task".to_owned(),
         false => format!("keys       {}", keys.join(", ")),
     });
@@ -316,8 +348,19 @@ fn join_lines(node: &Node, join: &Join, graph: &Graph) -> Vec<String> {
                 };
                 format!("until {} passes {}{wait}", clock(domain, graph), name(side, retention.column))
             }
-            _ if !input.append_only => "grows with the rows that are there".to_owned(),
-            _ => "grows with every row".to_owned(),
+            _ => match (&join.meets, side) {
+                (Meets::Known { .. }, 0) => "none".to_owned(),
+                (Meets::Known { replaces }, _) if replaces.is_empty() => "all rows, in every task".to_owned(),
+                (Meets::Known { replaces }, _) => {
+                    let names: Vec<String> = replaces.iter().map(|c| name(1, *c)).collect();
+                    format!("the last row of each {}, in every task", names.join(", "))
+                }
+                (Meets::Version { .. }, _) => {
+                    "versions that the watermark has not passed, and the last before it of each key".to_owned()
+                }
+                (Meets::All, _) if !input.append_only => "grows with the rows that are there".to_owned(),
+                (Meets::All, _) => "grows with every row".to_owned(),
+            },
         };
         lines.push(format!("state      {which}: {kept}"));
     }
@@ -386,6 +429,20 @@ fn lapses(ttl: Ttl) -> String {
     format!(
         "ttl        a key without rows for {after} is dropped, {emitted}: from then on it differs from a batch query"
     )
+}
+
+fn keyed_lines(spec: &Keyed, node: &Node) -> Vec<String> {
+    let keys: Vec<&str> = spec.keys.iter().map(|k| node.output.schema.field(*k).name().as_str()).collect();
+    let what = match spec.input {
+        KeyedInput::Upserts => format!("last row of each key of {}", spec.table),
+        KeyedInput::Changes => format!("one row of each key of {}: two are an error", spec.table),
+    };
+    vec![
+        what,
+        format!("keys       {}", keys.join(", ")),
+        format!("rows       {}", rows(node)),
+        "state      grows with the number of keys".to_owned(),
+    ]
 }
 
 /// The type of a node's edge.

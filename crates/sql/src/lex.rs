@@ -15,7 +15,7 @@ pub(crate) type Tokens = Vec<TokenWithSpan>;
 
 /// Cuts `sql` at semicolons.
 pub(crate) fn statements(sql: &str) -> Result<Vec<Tokens>> {
-    let tokens = Tokenizer::new(&StreamingDialect, sql)
+    let tokens = Tokenizer::new(&StreamingDialect { table_versions: false }, sql)
         .tokenize_with_location()
         .map_err(|e| Mistake::new(e.location, e.message.to_lowercase()))?;
     let mut statements = vec![Tokens::new()];

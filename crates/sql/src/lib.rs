@@ -34,8 +34,10 @@ mod show;
 mod statement;
 mod table;
 mod types;
+mod unnest;
 mod uses;
 mod variables;
+mod versions;
 mod window;
 
 use std::collections::BTreeMap;

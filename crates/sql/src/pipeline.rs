@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_connectors::{ConnectorError, SinkSpec};
-use millstream_dataflow::graph::{Exchange, Graph, Input, Node, SinkNode};
+use millstream_dataflow::graph::{EdgeType, Exchange, Graph, Input, Node, NodeKind, SinkNode};
 use millstream_plan::{Digest, DigestBuilder, OperatorId, SinkId};
 
 use crate::catalog::Catalog;
@@ -201,8 +201,9 @@ fn sink<'a>(
     let options = table.sink_options()?;
     let format = format_of(table, &options)?;
     let node = SinkNode { sink: id, table: table.name.text.clone(), insert: number };
-    let takes = Takes::of(table.connector.changes, !key.is_empty());
-    let schema = lowering.insert(&insert.plan, &insert.tokens, node, &key, takes)?;
+    let takes = Takes::of(table, &options)?;
+    let EdgeType { schema, append_only, key: known, .. } =
+        lowering.insert(&insert.plan, &insert.tokens, node, &key, takes)?;
     let metadata = targets.iter().enumerate().filter_map(|(i, t)| t.metadata.map(|m| (i, m.to_owned())));
     let spec = SinkSpec {
         id,
@@ -211,6 +212,8 @@ fn sink<'a>(
         options,
         format,
         schema,
+        updating: !append_only,
+        key: if key.is_empty() { known.unwrap_or_default() } else { key.clone() },
         primary_key: key,
         partitioned_by,
         metadata: metadata.collect(),
@@ -243,23 +246,49 @@ fn finish(mut drafts: Vec<Draft>, parallelism: u16) -> Graph {
 
 /// Makes every input of a node come from the same number of shuffles away, by shuffling those that are nearer. A node that joins rows with
 /// what was aggregated of them would else share a stage with both ends of a shuffle, and its task wait for itself.
+///
+/// A broadcast does not count. What it comes from is read from side tables alone; those nodes have stages of their own, which wait for no other:
+/// where their rows go elsewhere too, they are shuffled.
 fn level(drafts: &mut [Draft]) {
+    let mut sides: Vec<bool> = Vec::with_capacity(drafts.len());
+    for node in 0..drafts.len() {
+        let Draft { kind, inputs, .. } = &drafts[node];
+        let is_side = match kind {
+            NodeKind::Source(source) => source.side.is_some(),
+            _ => inputs.iter().all(|i| sides[usize::from(i.from.0)]),
+        };
+        for input in 0..drafts[node].inputs.len() {
+            let Input { from, exchange } = &drafts[node].inputs[input];
+            let from = usize::from(from.0);
+            if *exchange == Exchange::Forward && sides[from] && !is_side {
+                drafts[node].inputs[input].exchange = by_all_columns(&drafts[from]);
+            }
+        }
+        sides.push(is_side);
+    }
     let mut levels: Vec<usize> = Vec::with_capacity(drafts.len());
     for node in 0..drafts.len() {
-        let distance =
-            |i: &Input| levels[usize::from(i.from.0)] + usize::from(matches!(i.exchange, Exchange::Hash { .. }));
+        let distance = |i: &Input| match i.exchange {
+            Exchange::Forward => levels[usize::from(i.from.0)],
+            Exchange::Hash { .. } => levels[usize::from(i.from.0)] + 1,
+            Exchange::Broadcast => 0,
+        };
         let level = drafts[node].inputs.iter().map(distance).max().unwrap_or_default();
         for input in 0..drafts[node].inputs.len() {
             let Input { from, exchange } = &drafts[node].inputs[input];
             let from = usize::from(from.0);
             if *exchange == Exchange::Forward && levels[from] < level {
-                let fields = drafts[from].output.schema.fields().iter().enumerate();
-                let columns = fields.filter(|(_, f)| !f.data_type().is_nested()).map(|(i, _)| i).collect();
-                drafts[node].inputs[input].exchange = Exchange::Hash { columns };
+                drafts[node].inputs[input].exchange = by_all_columns(&drafts[from]);
             }
         }
         levels.push(level);
     }
+}
+
+fn by_all_columns(from: &Draft) -> Exchange {
+    let fields = from.output.schema.fields().iter().enumerate();
+    let columns = fields.filter(|(_, f)| !f.data_type().is_nested()).map(|(i, _)| i).collect();
+    Exchange::Hash { columns }
 }
 
 /// What state and results depend on: nodes with their expressions and types, edges, number of tasks.

@@ -31,12 +31,20 @@ pub(crate) fn parse_expr(tokens: &[TokenWithSpan]) -> Result<Expr> {
     Ok(expr)
 }
 
+/// Words that begin a table's version can be its alias where there are no versions.
+fn dialect(tokens: &[TokenWithSpan]) -> &'static StreamingDialect {
+    match tokens.iter().any(|t| is_word(&t.token, "SYSTEM_TIME")) {
+        true => &StreamingDialect { table_versions: true },
+        false => &StreamingDialect { table_versions: false },
+    }
+}
+
 fn run<T>(
     tokens: &[TokenWithSpan],
     parse: impl FnOnce(&mut Parser<'_>) -> std::result::Result<T, ParserError>,
 ) -> Result<T> {
     let mut parser =
-        Parser::new(&StreamingDialect).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens.to_vec());
+        Parser::new(dialect(tokens)).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens.to_vec());
     let end = tokens.last().map_or(Location { line: 0, column: 0 }, |t| t.span.end);
     let parsed = parse(&mut parser).map_err(|e| syntax(&e, end, tokens))?;
     let next = parser.peek_token();

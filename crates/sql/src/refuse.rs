@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinOperator, ObjectName,
-    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
@@ -148,9 +148,6 @@ impl Visitor for Refuse<'_> {
         for join in select.from.iter().flat_map(|f| &f.joins) {
             self.join(join)?;
         }
-        if !select.lateral_views.is_empty() {
-            return no(self.keyword(at, &["LATERAL"]), "LATERAL VIEW", "select fields of nested rows by name");
-        }
         if !select.sort_by.is_empty() || !select.cluster_by.is_empty() || !select.distribute_by.is_empty() {
             return no(self.keyword(at, &["SORT", "CLUSTER", "DISTRIBUTE"]), "sorting", "sort what the sink holds");
         }
@@ -173,14 +170,14 @@ impl Visitor for Refuse<'_> {
         let at = factor.span().start;
         match factor {
             TableFactor::Table { sample: Some(_), .. } => no(at, "TABLESAMPLE", "filter by a hash of a key"),
-            TableFactor::Table { version: Some(_), .. } => {
-                no(at, "FOR SYSTEM_TIME", "join the table as it is: the result follows its changes")
+            TableFactor::Table { version: Some(version), .. }
+                if !matches!(version, TableVersion::ForSystemTimeAsOf(_)) =>
+            {
+                no(at, "a table's version", "write JOIN t FOR SYSTEM_TIME AS OF a.ts AS x ON …")
             }
-            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
-                no(self.keyword(self.start(), &["LATERAL"]), "LATERAL", "select fields of nested rows by name")
-            }
-            TableFactor::UNNEST { .. } => {
-                no(self.keyword(self.start(), &["UNNEST"]), "UNNEST", "select fields of nested rows by name")
+            TableFactor::Function { lateral: true, .. } => {
+                let at = self.keyword(self.start(), &["LATERAL"]);
+                no(at, "LATERAL with a function", "write LATERAL (SELECT …), or CROSS JOIN UNNEST(array)")
             }
             TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
                 no(self.keyword(self.start(), &["PIVOT", "UNPIVOT"]), "PIVOT", "use aggregates with FILTER (WHERE …)")
@@ -225,9 +222,6 @@ impl Visitor for Refuse<'_> {
                 if let Some((_, instead)) = instead.filter(|_| !is_ordered(function)) {
                     let message = format!("the result of {name} depends on the order of rows");
                     return Flow::Break(Mistake::new(at, message).hint(*instead));
-                }
-                if name == "unnest" || name == "explode" {
-                    return no(at, &name.to_uppercase(), "select fields of nested rows by name");
                 }
                 if ["current_time", "localtime"].contains(&name.as_str()) {
                     return no(at, &name, "use CURRENT_TIMESTAMP or CURRENT_DATE");

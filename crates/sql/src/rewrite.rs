@@ -2,6 +2,8 @@
 //!
 //! - Spark's `GROUP BY window(ts, '5 minutes')` and `session_window`, Flink's older `GROUP BY TUMBLE(ts, …)`: the table in
 //!   FROM is wrapped into the window table function, and the window's fields become `window_start` and `window_end`.
+//! - `JOIN t FOR SYSTEM_TIME AS OF a.ts`: see [`versions`].
+//! - `CROSS JOIN UNNEST(a.list)`, `LATERAL VIEW explode(list)`: see [`unnest`].
 //! - `SELECT a.b` gets the name `b`.
 //! - `MOD(a, b)`, `IF(a, b, c)`, `HOUR(ts)`, `TO_TIMESTAMP_LTZ(ms, 3)` and their like.
 use std::ops::ControlFlow;
@@ -16,6 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::{Mistake, Result};
 use crate::refuse::name_of;
+use crate::{unnest, versions};
 
 /// Marks a session window whose sessions are per grouping key.
 pub(crate) const PARTITION_BY_KEYS: &str = "__partition_by_keys";
@@ -38,13 +41,18 @@ impl VisitorMut for Rewrite {
     type Break = Mistake;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Mistake> {
-        match group_window(select) {
+        let rewritten = versions::rewrite(select).and_then(|()| unnest::rewrite(select));
+        match rewritten.and_then(|()| group_window(select)) {
             Ok(()) => {
                 name_fields(&mut select.projection);
                 ControlFlow::Continue(())
             }
             Err(mistake) => ControlFlow::Break(mistake),
         }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Mistake> {
+        versions::check(factor)
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Mistake> {
@@ -105,6 +113,7 @@ fn plain_form(function: &Function) -> Option<Expr> {
     let span = function.name.span();
     let count = args.len();
     match (name_of(&function.name).as_str(), count) {
+        ("explode", 1) => Some(call("unnest", span, vec![args.next()?])),
         ("mod", 2) => {
             let nested = |e| Box::new(Expr::Nested(Box::new(e)));
             let (left, right) = (nested(args.next()?), nested(args.next()?));
@@ -328,7 +337,7 @@ fn name(text: &str, span: Span) -> Expr {
     Expr::Identifier(Ident::with_span(span, text))
 }
 
-fn call(function: &str, span: Span, args: Vec<Expr>) -> Expr {
+pub(crate) fn call(function: &str, span: Span, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
     Expr::Function(Function {
         name: ObjectName(vec![ObjectNamePart::Identifier(Ident::with_span(span, function))]),

@@ -103,6 +103,14 @@ pub const SETTINGS: &[OptionSpec] = &[
         "Most bytes of records in one epoch, over all sources.",
     ),
     option(
+        "state.memory",
+        &[],
+        OptionKind::Bytes,
+        Some("1 gb"),
+        "State that an executor keeps in memory. Joins, ranks and OVER read what is beyond it from the executor's disk when it is needed; other \
+         operators keep their state in memory. Half as much again may be in use while a checkpoint is written.",
+    ),
+    option(
         "epoch.in-flight",
         &[],
         OptionKind::Integer,

@@ -7,8 +7,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, TableSource, col};
 use datafusion::sql::sqlparser::tokenizer::Location;
-use millstream_connectors::{Connector, connector, connector_names};
-use millstream_formats::FORMAT_OPTIONS;
+use millstream_connectors::{Changes, Connector, Reads, TableForm, connector, connector_names};
+use millstream_formats::{FORMAT_OPTIONS, FormatKind};
 use millstream_plan::options::{OptionError, OptionKind, OptionSpec, Resolved, did_you_mean, resolve};
 
 use crate::catalog::Catalog;
@@ -35,6 +35,15 @@ pub(crate) const SOURCE_TABLE_OPTIONS: &[OptionSpec] = &[OptionSpec {
     kind: OptionKind::Duration,
     default: None,
     text: "A split without rows for this long does not hold the watermark back.",
+}];
+
+/// Options of every table that is written.
+pub(crate) const SINK_TABLE_OPTIONS: &[OptionSpec] = &[OptionSpec {
+    name: "outputMode",
+    synonyms: &["output-mode"],
+    kind: OptionKind::Choice(&["append", "update", "complete"]),
+    default: None,
+    text: "Spark's modes: append takes only rows that are never taken back, update takes changes as the sink does, complete is refused.",
 }];
 
 /// A declared table.
@@ -264,6 +273,30 @@ impl Table {
         Ok(Watermark { column, expr })
     }
 
+    /// What its rows are where it is read.
+    pub fn reads(&self) -> Reads {
+        (self.connector.reads)(&self.form())
+    }
+
+    /// What it does with changes where it is written.
+    pub fn changes(&self) -> Changes {
+        (self.connector.changes)(&self.form())
+    }
+
+    fn form(&self) -> TableForm {
+        let format = ["format", "value.format"].iter().find_map(|o| self.options.get(*o));
+        TableForm {
+            has_key: !self.primary_key.is_empty(),
+            changelog_format: format.and_then(|f| FormatKind::from_name(f)).is_some_and(FormatKind::is_changelog),
+            changelog_column: self.options.get("changelog.column").is_some_and(|c| !c.is_empty()),
+        }
+    }
+
+    /// Where an option is given.
+    pub fn place_of(&self, option: &str) -> Location {
+        self.places.get(option).copied().unwrap_or(self.name.at)
+    }
+
     /// Options as a source.
     pub fn source_options(&self) -> Result<Resolved> {
         let Some(tables) = self.connector.source_options else {
@@ -272,7 +305,7 @@ impl Table {
                 format!("connector '{}' cannot be read", self.connector.name),
             ));
         };
-        self.options(tables, Some(SOURCE_TABLE_OPTIONS), self.connector.sink_options)
+        self.options(tables, SOURCE_TABLE_OPTIONS, self.connector.sink_options)
     }
 
     /// Options as a sink.
@@ -283,7 +316,7 @@ impl Table {
                 format!("connector '{}' cannot be written", self.connector.name),
             ));
         };
-        self.options(tables, None, self.connector.source_options)
+        self.options(tables, SINK_TABLE_OPTIONS, self.connector.source_options)
     }
 
     /// Finds mistakes in the options of a table that no query reads or writes.
@@ -298,17 +331,17 @@ impl Table {
     fn options(
         &self,
         tables: &[&[OptionSpec]],
-        more: Option<&'static [OptionSpec]>,
+        more: &'static [OptionSpec],
         other: Option<&[&[OptionSpec]]>,
     ) -> Result<Resolved> {
         let mut own: Vec<&[OptionSpec]> = tables.to_vec();
         own.push(TABLE_OPTIONS);
-        own.extend(more);
+        own.push(more);
         if self.connector.has_format {
             own.push(FORMAT_OPTIONS);
         }
         let others: Vec<&[OptionSpec]> =
-            other.unwrap_or_default().iter().copied().chain([SOURCE_TABLE_OPTIONS]).collect();
+            other.unwrap_or_default().iter().copied().chain([SOURCE_TABLE_OPTIONS, SINK_TABLE_OPTIONS]).collect();
         let knows = |tables: &[&[OptionSpec]], key: &str| {
             tables.iter().flat_map(|t| t.iter()).any(|s| s.name == key || s.synonyms.contains(&key))
         };

@@ -9,12 +9,14 @@ use datafusion::common::{Column, DFSchema, JoinType, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator};
+use millstream_connectors::Reads;
 use millstream_dataflow::graph::FilterValues;
 
 use crate::catalog::Catalog;
 use crate::lower::time_pairs;
 use crate::set::SetNode;
 use crate::table::{ColumnOrigin, StreamTable, Table};
+use crate::versions::{as_of, versions};
 use crate::window::{Partition, WindowTvf};
 
 /// What is needed of one column.
@@ -171,7 +173,8 @@ impl TableUse {
 
     /// The physical column by whose value every reader filters, and the values that matter to any of them.
     pub fn prefilter(&self, table: &Table) -> Option<(usize, FilterValues)> {
-        if self.watermark {
+        // A row that takes another's place matters whatever its own values are.
+        if self.watermark || table.reads() != Reads::Appended {
             return None;
         }
         let (first, rest) = self.readers.split_first()?;
@@ -248,8 +251,15 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
             if let Some(window) = node.downcast_ref::<WindowTvf>() {
                 return visit_window(uses, window, needs);
             }
-            match node.downcast_ref::<SetNode>() {
-                Some(set) => visit_set(uses, set, &needs),
+            if let Some(set) = node.downcast_ref::<SetNode>() {
+                return visit_set(uses, set, &needs);
+            }
+            match versions(plan) {
+                Some(versions) => {
+                    let mut below = needs;
+                    versions.key_columns().into_iter().for_each(|c| add(&mut below, c, Paths::All, false));
+                    visit(uses, &versions.input, below, None)
+                }
                 None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
             }
         }
@@ -264,11 +274,23 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
                 used.watermark |= need.as_time && table.watermark.as_ref().is_some_and(|w| w.column == column);
                 add(&mut used.columns, column, need.paths, need.as_time);
             }
+            if table.reads() == Reads::Upserts {
+                table.primary_key.iter().for_each(|key| add(&mut used.columns, *key, Paths::All, false));
+            }
             let accepted = filter.map_or_else(BTreeMap::new, |f| accepted(f, table));
             used.readers.push(accepted);
             Ok(())
         }
         LogicalPlan::Join(join) => visit_join(uses, join, needs),
+        LogicalPlan::Unnest(unnest) => {
+            let mut below = Needs::new();
+            for (i, need) in needs {
+                add(&mut below, unnest.dependency_indices[i], need.paths, need.as_time);
+            }
+            // Of a list the elements cannot be pruned, and their number counts.
+            unnest.list_type_columns.iter().for_each(|(list, _)| add(&mut below, *list, Paths::All, false));
+            visit(uses, &unnest.input, below, None)
+        }
         // Refused when the plan is lowered.
         other => other.inputs().into_iter().try_for_each(|input| {
             let all = (0..input.schema().fields().len()).map(|i| (i, Need { paths: Paths::All, as_time: false }));
@@ -332,6 +354,23 @@ fn visit_join(uses: &mut Uses, join: &Join, needs: Needs) -> DfResult<()> {
             }
         }
     }
+    if let (Some(as_of), _) = as_of(join)
+        && let Expr::Column(time) = &as_of.time
+    {
+        // The time may stand on either side.
+        let of = |schema: &DFSchema, column: &Column| schema.index_of_column(column).ok();
+        let (l, r) = match of(left, time) {
+            Some(l) => (Some(l), of(right, &as_of.column)),
+            None => (of(left, &as_of.column), of(right, time)),
+        };
+        if let (Some(l), Some(r)) = (l, r)
+            && is_time(&join.left, l)
+            && is_time(&join.right, r)
+        {
+            add(&mut of_left, l, Paths::All, true);
+            add(&mut of_right, r, Paths::All, true);
+        }
+    }
     for pair in time_pairs(&on, join.filter.as_ref()) {
         let (Ok(l), Ok(r)) = (left.index_of_column(&pair.left), right.index_of_column(&pair.right)) else { continue };
         // Rows leave the state by the watermarks of both tables.
@@ -359,12 +398,16 @@ fn is_time(plan: &LogicalPlan, i: usize) -> bool {
         LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
             // All but its start, which says nothing of how far the time has come.
             Some(window) => i > window.width() || i < window.width() && is_time(&window.input, i),
-            None => false,
+            None => versions(plan).is_some_and(|versions| is_time(&versions.input, i)),
         },
         LogicalPlan::Join(node) => match i.checked_sub(node.left.schema().fields().len()) {
             None => is_time(&node.left, i),
             Some(i) => i < node.right.schema().fields().len() && is_time(&node.right, i),
         },
+        LogicalPlan::Unnest(node) => {
+            let below = node.dependency_indices[i];
+            node.list_type_columns.iter().all(|(list, _)| *list != below) && is_time(&node.input, below)
+        }
         LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<StreamTable>().is_some_and(|source| {
             let column = scan.projection.as_ref().map_or(i, |p| p[i]);
             source.table.watermark.as_ref().is_some_and(|w| w.column == column)

@@ -387,7 +387,7 @@ impl<'a> Call<'a> {
     }
 }
 
-fn table(idents: &[Ident]) -> TableFactor {
+pub(crate) fn table(idents: &[Ident]) -> TableFactor {
     TableFactor::Table {
         name: ObjectName(idents.iter().cloned().map(ObjectNamePart::Identifier).collect()),
         alias: None,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_dataflow::graph::{Exchange, Graph, Node, NodeKind, OverFunction, WindowOf};
+use millstream_dataflow::graph::{Exchange, Graph, Meets, Node, NodeKind, OverFunction, WindowOf};
 use millstream_sql::{explain, plan};
 
 fn folder() -> PathBuf {
@@ -187,7 +187,12 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
         NodeKind::Join(join) => {
             for (side, (from, own)) in node.inputs.iter().zip(&join.inputs).enumerate() {
                 assert_eq!(graph.node(from.from).output.schema, own.schema, "{name}: side {side}");
-                assert_eq!(from.exchange, Exchange::Hash { columns: own.keys.clone() }, "{name}: side {side}");
+                let exchange = match (&join.meets, side) {
+                    (Meets::Known { .. }, 0) => Exchange::Forward,
+                    (Meets::Known { .. }, _) => Exchange::Broadcast,
+                    _ => Exchange::Hash { columns: own.keys.clone() },
+                };
+                assert_eq!(from.exchange, exchange, "{name}: side {side}");
                 let times = own.retention.iter().map(|r| own.schema.field(r.column).data_type());
                 assert!(times.into_iter().all(|t| matches!(t, DataType::Timestamp(..))), "{name}: side {side}");
             }
@@ -200,6 +205,15 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             let width: usize = join.inputs[..sides].iter().map(|i| i.schema.fields().len()).sum();
             assert_eq!(output.fields().len(), width, "{name}");
             assert_eq!(node.output.append_only, join.append_only(), "{name}");
+        }
+        NodeKind::Unnest(unnest) => {
+            for (i, (from, to)) in input().fields().iter().zip(output.fields()).enumerate() {
+                let element = match from.data_type() {
+                    DataType::List(element) if unnest.lists.contains(&i) => element.data_type(),
+                    own => own,
+                };
+                assert_eq!(element, to.data_type(), "{name}: column {i}");
+            }
         }
         NodeKind::Expand(expand) => {
             let width = input().fields().len();
@@ -244,6 +258,14 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
                 };
                 assert_eq!(found.data_type(), field.data_type(), "{name}: {}", call.text);
             }
+        }
+        NodeKind::Keyed(spec) => {
+            let types = |schema: &SchemaRef| {
+                schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(types(&input()), types(output), "{name}");
+            assert_eq!(node.inputs[0].exchange, Exchange::Hash { columns: spec.keys.clone() }, "{name}");
+            assert_eq!(node.output.key.as_ref(), Some(&spec.keys), "{name}");
         }
         NodeKind::Sink(_) => assert_eq!(&input(), output, "{name}"),
     }
@@ -304,4 +326,14 @@ fn bombs_are_refused() {
     let list: Vec<String> = (0..5_000).map(|i| i.to_string()).collect();
     let long = format!("{tables}INSERT INTO s SELECT a FROM t WHERE a IN ({});", list.join(", "));
     plan(&long, &BTreeMap::new(), 2).unwrap_or_else(|e| panic!("{}", e.message));
+}
+
+/// The example of a section of the documentation.
+#[test]
+fn the_example_of_changes_in_the_documentation_plans() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/sql.md")).unwrap();
+    let section = page.split("## Changes in and out").nth(1).unwrap();
+    let example = section.split("```sql").nth(1).unwrap().split("```").next().unwrap();
+    let pipeline = plan(example, &BTreeMap::new(), 2).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(pipeline.sinks.len(), 2);
 }

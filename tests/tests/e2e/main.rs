@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one program so that they run beside each other: most of them wait most of the time.
 
+mod changelog;
 mod configuration;
 mod dead_letters;
 mod examples;

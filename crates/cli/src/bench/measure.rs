@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::queries::{self, Source};
+use super::topic::quoted;
 use super::usage;
 use crate::args::SettingArgs;
 use crate::config::Job;
@@ -39,8 +40,9 @@ pub(super) fn measure(query: &str, source: &Source, settings: &SettingArgs) -> R
     logging::start();
     end_with_parent();
     let sql = queries::text(query, source).ok_or_else(|| Failure::job(format!("there is no query '{query}'")))?;
-    let job = Job::new(sql, Some(query), settings, std::env::vars())?;
     let places = Places::prepare(None)?;
+    let sql = with_side_table(sql, &places)?;
+    let job = Job::new(sql, Some(query), settings, std::env::vars())?;
     let engine = Engine { job, http: None, executors: None, state_dir: places.state_dir().to_owned() };
     let mut stopwatch = Stopwatch::default();
     let runtime = engine::runtime()?;
@@ -60,6 +62,18 @@ pub(super) fn measure(query: &str, source: &Source, settings: &SettingArgs) -> R
         "peak_rss_bytes": usage::peak_rss(),
         "rows_out": ended.rows_out,
     }))
+}
+
+/// The side table of q13 is written where this run may write, so that it can be started anywhere.
+fn with_side_table(sql: String, places: &Places) -> Result<String, Failure> {
+    if !sql.contains(queries::SIDE_PATH) {
+        return Ok(sql);
+    }
+    let folder = places.state_dir().join("side_input");
+    let written =
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join("part-0.csv"), queries::SIDE_ROWS));
+    written.map_err(|e| Failure::job(format!("cannot write '{}': {e}", folder.display())))?;
+    Ok(sql.replace(queries::SIDE_PATH, &format!("'path' = {}", quoted(&folder.display().to_string()))))
 }
 
 fn rounded(number: f64) -> f64 {

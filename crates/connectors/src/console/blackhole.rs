@@ -3,7 +3,7 @@ use arrow::array::Int64Array;
 use arrow::record_batch::RecordBatch;
 use millstream_plan::{Epoch, EpochPlan};
 
-use crate::registry::{Changes, Connector, not_a_source};
+use crate::registry::{Connector, appended, not_a_source, shown};
 use crate::{ConnectorError, EncodedEpoch, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec};
 
 pub(crate) static BLACKHOLE: Connector = Connector {
@@ -14,7 +14,8 @@ pub(crate) static BLACKHOLE: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
-    changes: Changes::Taken,
+    reads: appended,
+    changes: shown,
     source: |spec| Err(not_a_source(&spec, "blackhole")),
     sink: |_: SinkSpec| Ok(Box::new(Blackhole)),
 };

@@ -1,19 +1,21 @@
 //! `print` writes rows to standard output: an aligned table on a terminal, JSON lines otherwise.
 //!
 //! Rows appear when their epoch is published. The console cannot say what it has shown: after a failure, rows of the last epochs appear again.
-//! Changes of an updating query have a column `op` in front: `+I` a row that is there now, `-D` one that is there no longer.
+//! Rows of an updating query have a column `op` in front, see [`changes`](crate::changes): `+I` a row that is there now, `-U` and `+U` a row and the
+//! one that takes its place, `-D` a row that is there no longer.
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::Int64Array;
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use millstream_formats::{Encoder, FormatKind, FormatOptions, encoder};
 use millstream_plan::options::{OptionKind, OptionSpec};
 use millstream_plan::{Epoch, EpochPlan};
 
-use crate::registry::{Changes, Connector, not_a_source};
+use crate::changes::{EpochChanges, rows_with, schema_with};
+use crate::registry::{Connector, appended, not_a_source, shown};
 use crate::{ConnectorError, EncodedEpoch, Payload, SinkCommitter, SinkContext, SinkEncoder, SinkFactory, SinkSpec};
 
 const OPTIONS: &[OptionSpec] = &[
@@ -41,7 +43,8 @@ pub(crate) static PRINT: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
-    changes: Changes::Taken,
+    reads: appended,
+    changes: shown,
     source: |spec| Err(not_a_source(&spec, "print")),
     sink: |spec| Ok(Box::new(Print::new(spec))),
 };
@@ -62,6 +65,8 @@ enum Form {
 struct Print {
     table: String,
     schema: SchemaRef,
+    key: Vec<usize>,
+    updating: bool,
     identifier: Option<String>,
     stream: Stream,
     form: Form,
@@ -79,6 +84,8 @@ impl Print {
             form: if terminal { Form::Table } else { Form::JsonLines },
             table: spec.table,
             schema: spec.schema,
+            key: spec.key,
+            updating: spec.updating,
             stream,
         }
     }
@@ -90,14 +97,20 @@ impl SinkFactory for Print {
     }
 
     fn encoder(&self, _task: u16) -> Result<Box<dyn SinkEncoder>, ConnectorError> {
-        Ok(Box::new(Rows {
+        let mut rows = Rows {
             table: self.table.clone(),
             identifier: self.identifier.clone(),
             form: self.form,
-            with_op: with_op(&self.schema),
+            shown: Arc::clone(&self.schema),
+            changes: None,
             batches: Vec::new(),
             json: None,
-        }))
+        };
+        if self.updating {
+            rows.shown = schema_with(&self.schema, "op");
+            rows.changes = Some(EpochChanges::new(&self.table, &self.schema, &self.key)?);
+        }
+        Ok(Box::new(rows))
     }
 
     fn committer(&self, _task: u16) -> Result<Box<dyn SinkCommitter>, ConnectorError> {
@@ -109,20 +122,17 @@ impl SinkFactory for Print {
     }
 }
 
-fn with_op(schema: &SchemaRef) -> SchemaRef {
-    let op = Arc::new(Field::new("op", DataType::Utf8, false));
-    Arc::new(Schema::new(std::iter::once(op).chain(schema.fields().iter().cloned()).collect::<Vec<_>>()))
-}
-
 struct Rows {
     table: String,
     identifier: Option<String>,
     form: Form,
-    with_op: SchemaRef,
+    /// Columns that are shown.
+    shown: SchemaRef,
+    /// Of the current epoch, if rows can be taken back.
+    changes: Option<EpochChanges>,
     /// Of the current epoch.
     batches: Vec<RecordBatch>,
-    /// For the schema of the batches, which is one of two.
-    json: Option<(SchemaRef, Box<dyn Encoder>)>,
+    json: Option<Box<dyn Encoder>>,
 }
 
 impl Rows {
@@ -131,13 +141,12 @@ impl Rows {
     }
 
     fn lines(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
-        let schema = batch.schema();
-        if self.json.as_ref().is_none_or(|(of, _)| *of != schema) {
-            let made = encoder(&schema, &FormatOptions::new(FormatKind::Json)).map_err(|e| self.failed(e))?;
-            self.json = Some((schema, made));
+        if self.json.is_none() {
+            let made = encoder(&self.shown, &FormatOptions::new(FormatKind::Json)).map_err(|e| self.failed(e))?;
+            self.json = Some(made);
         }
         let (mut text, mut ends) = (Vec::new(), Vec::new());
-        if let Some((_, json)) = &mut self.json {
+        if let Some(json) = &mut self.json {
             json.encode(batch, &mut text, &mut ends)
                 .map_err(|e| ConnectorError::Fatal(format!("table '{}': cannot print rows: {e}", self.table)))?;
         }
@@ -161,31 +170,28 @@ impl Rows {
 
 impl SinkEncoder for Rows {
     fn encode(&mut self, rows: &RecordBatch, weights: Option<&Int64Array>) -> Result<(), ConnectorError> {
-        let batch = match weights {
-            None => rows.clone(),
-            Some(weights) => {
-                let op: StringArray = weights.iter().map(|w| Some(if w < Some(0) { "-D" } else { "+I" })).collect();
-                let columns = std::iter::once(Arc::new(op) as ArrayRef).chain(rows.columns().iter().cloned());
-                RecordBatch::try_new(Arc::clone(&self.with_op), columns.collect()).map_err(|e| self.failed(e))?
-            }
-        };
-        self.batches.push(batch);
+        match &mut self.changes {
+            None => self.batches.push(rows.clone()),
+            Some(changes) => changes.add(rows, weights).map_err(|e| self.failed(e))?,
+        }
         Ok(())
     }
 
     fn end_epoch(&mut self, plan: &EpochPlan) -> Result<EncodedEpoch, ConnectorError> {
+        let changes = self.changes.as_mut().map(EpochChanges::take).transpose().map_err(|e| self.failed(e))?;
+        for (rows, ops) in changes.unwrap_or_default() {
+            self.batches.push(rows_with(&self.shown, ops.into_iter(), &rows).map_err(|e| self.failed(e))?);
+        }
         let mut batches = std::mem::take(&mut self.batches);
         batches.retain(|b| b.num_rows() > 0);
         let rows = batches.iter().map(|b| b.num_rows() as u64).sum();
         let mut text = Vec::new();
         match self.form {
             Form::JsonLines => batches.iter().try_for_each(|b| self.lines(b, &mut text))?,
+            Form::Table if batches.is_empty() => {}
             Form::Table => {
-                // Plain rows and changes of one epoch have different columns: a table each.
-                for alike in batches.chunk_by(|a, b| a.schema() == b.schema()) {
-                    let table = pretty_format_batches(alike).map_err(|e| self.failed(e))?.to_string();
-                    table.lines().for_each(|line| self.line(line.as_bytes(), &mut text));
-                }
+                let table = pretty_format_batches(&batches).map_err(|e| self.failed(e))?.to_string();
+                table.lines().for_each(|line| self.line(line.as_bytes(), &mut text));
             }
         }
         let payload = if text.is_empty() { Payload::Empty } else { Payload::Text(text) };
@@ -229,12 +235,17 @@ impl SinkCommitter for Console {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests {
+    use arrow::array::ArrayRef;
+    use arrow::datatypes::{DataType, Field, Schema};
+
     use super::*;
 
-    fn rows(form: Form, identifier: Option<&str>) -> Rows {
+    fn print(form: Form, identifier: Option<&str>, updating: bool) -> Box<dyn SinkEncoder> {
         let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)]));
         let identifier = identifier.map(str::to_owned);
-        Rows { table: "t".to_owned(), identifier, form, with_op: with_op(&schema), batches: Vec::new(), json: None }
+        let print =
+            Print { table: "t".to_owned(), schema, key: vec![0], updating, identifier, stream: Stream::Out, form };
+        print.encoder(0).unwrap()
     }
 
     fn batch(values: &[i64]) -> RecordBatch {
@@ -242,7 +253,7 @@ mod tests {
         RecordBatch::try_from_iter([("a", column)]).unwrap()
     }
 
-    fn shown(rows: &mut Rows) -> String {
+    fn shown(rows: &mut dyn SinkEncoder) -> String {
         let plan =
             EpochPlan { epoch: Epoch(1), now_ms: 0, sources: Vec::new(), checkpoint: false, flush: false, last: false };
         match rows.end_epoch(&plan).unwrap().payload {
@@ -254,20 +265,24 @@ mod tests {
 
     #[test]
     fn json_lines_with_identifier_and_changes() {
-        let mut rows = rows(Form::JsonLines, Some("out"));
+        let mut rows = print(Form::JsonLines, Some("out"), false);
         rows.encode(&batch(&[1, 2]), None).unwrap();
+        assert_eq!(shown(&mut *rows), "out> {\"a\":1}\nout> {\"a\":2}\n");
+        assert_eq!(shown(&mut *rows), "");
+        let mut rows = print(Form::JsonLines, None, true);
         rows.encode(&batch(&[3, 4]), Some(&Int64Array::from(vec![-1, 1]))).unwrap();
-        let expected = "out> {\"a\":1}\nout> {\"a\":2}\nout> {\"op\":\"-D\",\"a\":3}\nout> {\"op\":\"+I\",\"a\":4}\n";
-        assert_eq!(shown(&mut rows), expected);
-        assert_eq!(shown(&mut rows), "");
+        rows.encode(&batch(&[5, 6]), None).unwrap();
+        rows.encode(&batch(&[6]), Some(&Int64Array::from(vec![-1]))).unwrap();
+        let lines = ["{\"op\":\"-D\",\"a\":3}", "{\"op\":\"+I\",\"a\":4}", "{\"op\":\"+I\",\"a\":5}"];
+        assert_eq!(shown(&mut *rows).lines().collect::<Vec<_>>(), lines);
     }
 
     #[test]
     fn a_table_per_epoch() {
-        let mut rows = rows(Form::Table, None);
+        let mut rows = print(Form::Table, None, false);
         rows.encode(&batch(&[1]), None).unwrap();
         rows.encode(&batch(&[]), None).unwrap();
         rows.encode(&batch(&[23]), None).unwrap();
-        assert_eq!(shown(&mut rows), "+----+\n| a  |\n+----+\n| 1  |\n| 23 |\n+----+\n");
+        assert_eq!(shown(&mut *rows), "+----+\n| a  |\n+----+\n| 1  |\n| 23 |\n+----+\n");
     }
 }

@@ -20,7 +20,7 @@ use self::options::{LOCATION_OPTIONS, SINK_OPTIONS, SOURCE_OPTIONS};
 pub use self::s3::S3Options;
 use self::sink::FileSink;
 use self::source::{FileSource, METADATA};
-use crate::registry::{Changes, Connector, RECORD_OPTIONS};
+use crate::registry::{Changes, Connector, RECORD_OPTIONS, Reads};
 
 const SOURCE_TABLES: &[&[OptionSpec]] = &[LOCATION_OPTIONS, SOURCE_OPTIONS, RECORD_OPTIONS];
 const SINK_TABLES: &[&[OptionSpec]] = &[LOCATION_OPTIONS, SINK_OPTIONS];
@@ -33,7 +33,18 @@ pub(crate) static FILESYSTEM: Connector = Connector {
     source_metadata: METADATA,
     sink_metadata: &[],
     has_format: true,
-    changes: Changes::Refused,
+    reads: |table| match (table.changelog_format, table.has_key) {
+        (false, _) => Reads::Appended,
+        (true, false) => Reads::Changes,
+        (true, true) => Reads::Upserts,
+    },
+    changes: |table| match table.changelog_format || table.changelog_column {
+        true => Changes::All,
+        false => Changes::Refused {
+            hint: "set 'changelog.column' = 'op' on the table to write every change with what it is, or write to a kafka table with \
+                   PRIMARY KEY (…) NOT ENFORCED, which keeps the last row of each key",
+        },
+    },
     source: |spec| Ok(Box::new(FileSource::new(spec)?)),
     sink: |spec| Ok(Box::new(FileSink::new(spec)?)),
 };

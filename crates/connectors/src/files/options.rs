@@ -119,6 +119,13 @@ pub const SINK_OPTIONS: &[OptionSpec] = &[
         None,
         "A file never has more rows than this.",
     ),
+    option(
+        "changelog.column",
+        &[],
+        OptionKind::Text,
+        None,
+        "Write every change of the query's rows, with a first column of this name that says what it is: +I (a row that is there now), -U and +U (a row and the one that takes its place), -D (a row that is there no longer).",
+    ),
 ];
 
 /// The S3 part of [`LOCATION_OPTIONS`].

@@ -197,7 +197,9 @@ impl Reading {
             *records += count;
             let rows = self.complete(&decoded.rows, file.info())?;
             let origin = LineOrigin { letters, lines, message_of: decoded.origin };
-            let mut batch = SourceBatch { records: count, bytes, ..self.batch(rows, 0, Box::new(origin)) };
+            let weights = decoded.weights;
+            let batch = self.batch(rows, 0, Box::new(origin));
+            let mut batch = SourceBatch { weights, records: count, bytes, ..batch };
             self.bad(&mut batch, bad)?;
             send(out, batch)?;
         }
@@ -241,7 +243,7 @@ impl Reading {
 
     fn batch(&self, rows: RecordBatch, records: u64, origin: Box<dyn Origin>) -> SourceBatch {
         let bytes = rows.get_array_memory_size() as u64;
-        SourceBatch { rows, bad: Vec::new(), bad_count: 0, records, bytes, origin }
+        SourceBatch { rows, weights: None, bad: Vec::new(), bad_count: 0, records, bytes, origin }
     }
 
     /// Does with bad records what the option says.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use millstream_formats::file::ReadLimits;
-use millstream_formats::{DecodeSpec, FormatKind, FormatOptions, decoder};
+use millstream_formats::{DecodeSpec, FormatKind, FormatOptions, decoder, upsert_schema};
 
 use super::enumerate::FileEnumerator;
 use super::folder::{Folder, folder};
@@ -55,7 +55,7 @@ fn decode_spec(spec: &SourceSpec, format: FormatOptions) -> Result<DecodeSpec, C
     let kind = format.kind;
     let decode = DecodeSpec { schema: Arc::clone(&spec.schema), options: format, prefilter: spec.prefilter.clone() };
     match kind {
-        FormatKind::Json | FormatKind::Csv => {
+        FormatKind::Json | FormatKind::DebeziumJson | FormatKind::Csv => {
             decoder(decode.clone()).map_err(|e| {
                 ConnectorError::user(format!("table '{}': {e}", spec.table), "correct the column's type")
             })?;
@@ -94,7 +94,8 @@ fn with_metadata(spec: &SourceSpec) -> Result<SchemaRef, ConnectorError> {
             ));
         }
     }
-    let fields = spec.schema.fields().iter().chain(spec.metadata.iter().map(|m| &m.field));
+    let rows = if spec.key.is_empty() { Arc::clone(&spec.schema) } else { upsert_schema(&spec.schema, &spec.key) };
+    let fields = rows.fields().iter().chain(spec.metadata.iter().map(|m| &m.field));
     Ok(Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
 }
 

@@ -119,6 +119,17 @@ pub fn create_topic(servers: &str, name: &str, partitions: u16) -> Result<bool, 
     Ok(true)
 }
 
+/// How long compaction leaves a topic's records alone (`min.compaction.lag.ms`), if it is compacted and this user may see it.
+pub(super) fn compaction_lag(config: &ClientConfig, topic: &str) -> Option<Duration> {
+    let admin = client(config).ok()?;
+    let resources = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options())).ok()?;
+    let resource = resources.into_iter().next()?.ok()?;
+    let value = |name: &str| resource.get(name).and_then(|e| e.value.clone());
+    let compacted = value("cleanup.policy")?.contains("compact");
+    let lag = value("min.compaction.lag.ms").and_then(|v| v.parse().ok()).unwrap_or(0);
+    compacted.then(|| Duration::from_millis(lag))
+}
+
 /// `max.message.bytes` of a topic, if this user may see it.
 pub(super) fn max_message_bytes(config: &ClientConfig, topic: &str) -> Option<u64> {
     let admin = client(config).ok()?;

@@ -3,6 +3,9 @@
 //! *Appending* sinks write one record per row, in order. *Upsert* sinks write at most one record per key and epoch: the rows of an
 //! epoch are added up per key (an update is −old, +new), a key whose rows are all gone becomes a tombstone, and a key with two live
 //! rows is an error, since one of them would silently win. Keys come out in the order in which the epoch first touched them.
+//!
+//! *Changelog* sinks (of a format that holds changes) write what is left of an epoch's rows when they are added up: per key, in the same order,
+//! first the rows that go, then those that come. Without a key each row is its own.
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,9 +13,11 @@ use arrow::array::{Array, AsArray, BinaryArray, Int32Array, Int64Array, StringAr
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
+use millstream_formats::debezium::wrap;
 use millstream_formats::{Encoder, FormatKind, FormatOptions, encoder};
 use millstream_plan::EpochPlan;
 
+use super::Writes;
 use crate::{ConnectorError, EncodedEpoch, KafkaRecord, Payload, SinkEncoder, SinkSpec};
 
 /// Accounted per record beside its bytes.
@@ -50,11 +55,12 @@ enum Key {
 
 enum Output {
     Append(Vec<KafkaRecord>),
-    Upsert(Upserts),
+    Upsert(ByKey),
+    Changelog { changes: ByKey, omit_nulls: bool },
 }
 
 impl KafkaEncoder {
-    pub(super) fn new(spec: &SinkSpec, format: &FormatOptions, upsert: bool) -> Result<Self, ConnectorError> {
+    pub(super) fn new(spec: &SinkSpec, format: &FormatOptions, writes: Writes) -> Result<Self, ConnectorError> {
         let metadata = |key: &str| spec.metadata.iter().find(|(_, k)| k == key).map(|(column, _)| *column);
         if let Some((column, key)) = spec.metadata.iter().find(|(_, k)| !super::SINK_METADATA.contains(&k.as_str())) {
             return Err(ConnectorError::user(
@@ -65,7 +71,12 @@ impl KafkaEncoder {
                 "there are key, headers, timestamp, topic and partition",
             ));
         }
-        let key_fields = key_fields(spec, upsert)?;
+        let key_fields = key_fields(spec, writes)?;
+        // Of a change the row is encoded; what goes around it is known when the epoch ends.
+        let format = &match writes {
+            Writes::Changelog => FormatOptions { kind: FormatKind::Json, ..format.clone() },
+            Writes::Append | Writes::Upsert => format.clone(),
+        };
         let key = match (metadata("key"), key_fields.is_empty()) {
             (Some(_), false) => {
                 return Err(ConnectorError::user(
@@ -90,7 +101,13 @@ impl KafkaEncoder {
             partition: metadata("partition"),
             timestamp: metadata("timestamp"),
             headers: metadata("headers"),
-            output: if upsert { Output::Upsert(Upserts::default()) } else { Output::Append(Vec::new()) },
+            output: match writes {
+                Writes::Append => Output::Append(Vec::new()),
+                Writes::Upsert => Output::Upsert(ByKey::default()),
+                Writes::Changelog => {
+                    Output::Changelog { changes: ByKey::default(), omit_nulls: format.json.omit_nulls }
+                }
+            },
         })
     }
 
@@ -148,7 +165,18 @@ impl SinkEncoder for KafkaEncoder {
         let weight = |i: usize| weights.map_or(1, |w| w.value(i));
         match &mut self.output {
             Output::Upsert(upserts) => {
-                records.into_iter().enumerate().try_for_each(|(i, r)| upserts.add(&self.table, r, weight(i)))
+                if records.iter().any(|r| r.key.is_none()) {
+                    return Err(ConnectorError::user(
+                        format!("table '{}': a row has no key", self.table),
+                        "filter rows whose key is null, or choose another PRIMARY KEY",
+                    ));
+                }
+                records.into_iter().enumerate().for_each(|(i, r)| upserts.add(r, weight(i)));
+                Ok(())
+            }
+            Output::Changelog { changes, .. } => {
+                records.into_iter().enumerate().for_each(|(i, r)| changes.add(r, weight(i)));
+                Ok(())
             }
             Output::Append(list) if weights.is_none() => {
                 list.extend(records);
@@ -180,7 +208,8 @@ impl SinkEncoder for KafkaEncoder {
     fn end_epoch(&mut self, plan: &EpochPlan) -> Result<EncodedEpoch, ConnectorError> {
         let records = match &mut self.output {
             Output::Append(list) => std::mem::take(list),
-            Output::Upsert(upserts) => std::mem::take(upserts).finish(&self.table)?,
+            Output::Upsert(upserts) => std::mem::take(upserts).upserts(&self.table)?,
+            Output::Changelog { changes, omit_nulls } => std::mem::take(changes).changes(*omit_nulls),
         };
         let bytes = records.iter().map(|r| RECORD_BYTES + (len(r.key.as_ref()) + len(r.value.as_ref())) as u64).sum();
         let rows = records.len() as u64;
@@ -193,10 +222,10 @@ fn len(bytes: Option<&Vec<u8>>) -> usize {
     bytes.map_or(0, Vec::len)
 }
 
-/// Columns of the key: `key.fields`, or the PRIMARY KEY of an upsert sink.
-fn key_fields(spec: &SinkSpec, upsert: bool) -> Result<Vec<usize>, ConnectorError> {
+/// Columns of the key: `key.fields`, or the PRIMARY KEY.
+fn key_fields(spec: &SinkSpec, writes: Writes) -> Result<Vec<usize>, ConnectorError> {
     let named = match spec.options.text("key.fields") {
-        None => return Ok(if upsert { spec.primary_key.clone() } else { Vec::new() }),
+        None => return Ok(spec.primary_key.clone()),
         Some(list) => list
             .split([';', ','])
             .map(str::trim)
@@ -215,10 +244,10 @@ fn key_fields(spec: &SinkSpec, upsert: bool) -> Result<Vec<usize>, ConnectorErro
     let (mut a, mut b) = (named.clone(), spec.primary_key.clone());
     a.sort_unstable();
     b.sort_unstable();
-    if upsert && a != b {
+    if (writes == Writes::Upsert || !b.is_empty()) && a != b {
         return Err(ConnectorError::user(
             format!("table '{}': 'key.fields' and PRIMARY KEY differ", spec.table),
-            "take 'key.fields' away; the key of an upsert sink is its PRIMARY KEY",
+            "take 'key.fields' away; the key of the records is the PRIMARY KEY",
         ));
     }
     Ok(named)
@@ -341,9 +370,9 @@ fn add_headers(
     Ok(())
 }
 
-/// The rows of an epoch, added up per key.
+/// The rows of an epoch, added up per key; without a key each row is its own.
 #[derive(Default)]
-struct Upserts {
+struct ByKey {
     /// In the order of first appearance; the map is only asked, never walked.
     keys: Vec<Changes>,
     index: HashMap<Vec<u8>, usize>,
@@ -354,18 +383,14 @@ struct Changes {
     rows: Vec<(KafkaRecord, i64)>,
 }
 
-impl Upserts {
-    fn add(&mut self, table: &str, record: KafkaRecord, weight: i64) -> Result<(), ConnectorError> {
-        let Some(key) = &record.key else {
-            return Err(ConnectorError::user(
-                format!("table '{table}': a row has no key"),
-                "filter rows whose key is null, or choose another PRIMARY KEY",
-            ));
-        };
+impl ByKey {
+    fn add(&mut self, record: KafkaRecord, weight: i64) {
+        let own = record.value.as_ref().filter(|_| record.key.is_none());
+        let key = record.key.as_ref().or(own).map_or(&[][..], Vec::as_slice);
         let at = match self.index.get(key) {
             Some(at) => *at,
             None => {
-                self.index.insert(key.clone(), self.keys.len());
+                self.index.insert(key.to_vec(), self.keys.len());
                 self.keys.push(Changes { rows: Vec::with_capacity(1) });
                 self.keys.len() - 1
             }
@@ -375,10 +400,25 @@ impl Upserts {
             Some((_, total)) => *total += weight,
             None => rows.push((record, weight)),
         }
-        Ok(())
     }
 
-    fn finish(self, table: &str) -> Result<Vec<KafkaRecord>, ConnectorError> {
+    /// All changes: of a key the rows that go, then those that come.
+    fn changes(self, omit_nulls: bool) -> Vec<KafkaRecord> {
+        let mut records = Vec::new();
+        for Changes { rows } in self.keys {
+            for deleted in [true, false] {
+                for (record, weight) in rows.iter().filter(|(_, w)| *w != 0 && (*w < 0) == deleted) {
+                    let row = record.value.as_deref().unwrap_or(b"null");
+                    let change = KafkaRecord { value: Some(wrap(row, deleted, omit_nulls)), ..record.clone() };
+                    records.extend(std::iter::repeat_n(change, weight.unsigned_abs() as usize));
+                }
+            }
+        }
+        records
+    }
+
+    /// The last row of each key, or its tombstone.
+    fn upserts(self, table: &str) -> Result<Vec<KafkaRecord>, ConnectorError> {
         let mut records = Vec::with_capacity(self.keys.len());
         for changes in self.keys {
             let live: i64 = changes.rows.iter().map(|(_, w)| (*w).max(0)).sum();

@@ -5,13 +5,13 @@ use millstream_formats::FORMAT_OPTIONS;
 use millstream_plan::options::resolve;
 use millstream_plan::{Epoch, SinkId};
 
-use super::super::options::SINK_OPTIONS;
+use super::super::options::{KEY_OPTIONS, SINK_OPTIONS};
 use super::*;
 
 /// Columns `id`, `name`, `at`.
 fn spec(options: &[(&str, &str)], primary_key: &[usize], metadata: &[(usize, &str)]) -> SinkSpec {
     let given = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let options = resolve(&[SINK_OPTIONS, FORMAT_OPTIONS], &["properties."], &given).unwrap();
+    let options = resolve(&[SINK_OPTIONS, KEY_OPTIONS, FORMAT_OPTIONS], &["properties."], &given).unwrap();
     SinkSpec {
         id: SinkId(0),
         table: "out".to_owned(),
@@ -24,6 +24,8 @@ fn spec(options: &[(&str, &str)], primary_key: &[usize], metadata: &[(usize, &st
             Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, None), true),
         ])),
         primary_key: primary_key.to_vec(),
+        updating: false,
+        key: Vec::new(),
         partitioned_by: Vec::new(),
         metadata: metadata.iter().map(|(c, k)| (*c, (*k).to_owned())).collect(),
         parallelism: 1,
@@ -31,7 +33,13 @@ fn spec(options: &[(&str, &str)], primary_key: &[usize], metadata: &[(usize, &st
 }
 
 fn make(spec: &SinkSpec) -> Result<KafkaEncoder, ConnectorError> {
-    KafkaEncoder::new(spec, spec.format.as_ref().unwrap(), !spec.primary_key.is_empty())
+    let format = spec.format.as_ref().unwrap();
+    let writes = match (format.kind.is_changelog(), spec.primary_key.is_empty()) {
+        (true, _) => Writes::Changelog,
+        (false, true) => Writes::Append,
+        (false, false) => Writes::Upsert,
+    };
+    KafkaEncoder::new(spec, format, writes)
 }
 
 fn rows(spec: &SinkSpec, rows: &[(i64, &str)]) -> RecordBatch {
@@ -114,6 +122,29 @@ fn two_live_rows_for_a_key_are_an_error() {
     e.encode(&rows(&s, &[(1, "a"), (1, "b")]), None).unwrap();
     let error = finish(&mut e).unwrap_err().to_string();
     assert!(error.contains(r#"key {"id":1}"#) && error.contains(r#""a""#) && error.contains(r#""b""#), "{error}");
+}
+
+#[test]
+fn a_changelog_writes_what_is_left_of_the_changes() {
+    let s = spec(&[("format", "debezium-json")], &[0], &[(2, "timestamp")]);
+    let mut e = make(&s).unwrap();
+    let batch = rows(&s, &[(1, "new"), (2, "x"), (1, "old"), (3, "gone"), (2, "x"), (4, "twice")]);
+    e.encode(&batch, Some(&Int64Array::from(vec![1, 1, -1, -1, -1, 2]))).unwrap();
+    let change = |id: i64, name: &str, op: &str| {
+        let row = format!(r#"{{"id":{id},"name":"{name}"}}"#);
+        let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };
+        (format!(r#"{{"id":{id}}}"#), format!(r#"{{"before":{before},"after":{after},"op":"{op}"}}"#))
+    };
+    let twice = change(4, "twice", "c");
+    let expected = [change(1, "old", "d"), change(1, "new", "c"), change(3, "gone", "d"), twice.clone(), twice];
+    assert_eq!(finish(&mut e).unwrap(), expected);
+    // Rows that are only added are changes too; without a key each stands for itself.
+    let given = [("format", "debezium-json"), ("debezium-json.encode.ignore-null-fields", "true")];
+    let s = spec(&given, &[], &[(2, "timestamp"), (0, "partition")]);
+    let mut e = make(&s).unwrap();
+    e.encode(&rows(&s, &[(0, "a"), (0, "b")]), None).unwrap();
+    let expected = pairs(&[("-", r#"{"after":{"name":"a"},"op":"c"}"#), ("-", r#"{"after":{"name":"b"},"op":"c"}"#)]);
+    assert_eq!(finish(&mut e).unwrap(), expected);
 }
 
 #[test]

@@ -101,7 +101,6 @@ pub(super) fn read(
                 },
             }
         }
-        passed = passed.max(fetch.position().unwrap_or(0));
         if started.elapsed() > limit {
             return Err(ConnectorError::Retry(format!(
                 "marker topic '{topic}' partition {partition}: an open transaction hides offsets {passed} to {end}"

@@ -127,6 +127,13 @@ pub(super) const SOURCE_OPTIONS: &[OptionSpec] = &[
         "A partition without records for this long does not hold the watermark back.",
     ),
     option(
+        "scan.compacted",
+        &[],
+        OptionKind::Bool,
+        Some("true"),
+        "Of a table with a PRIMARY KEY: compaction may take records away before a replay reads them again. Say false if the topic keeps every record for longer than the pipeline may be down (cleanup.policy without compact, or min.compaction.lag.ms).",
+    ),
+    option(
         "scan.unreachable-timeout",
         &[],
         OptionKind::Duration,
@@ -179,14 +186,25 @@ pub(super) const SINK_OPTIONS: &[OptionSpec] = &[
         Some("default"),
         "Partition of a record: default (hash of the key as in the Java client, any partition without a key), fixed (by sink task), round-robin, none (any partition).",
     ),
+    option("key.fields", &[], OptionKind::Text, None, "Columns that make up the key, separated by `;` or `,`."),
+    option(
+        "sink.timeout",
+        &[],
+        OptionKind::Duration,
+        Some("45 s"),
+        "How long one publication may take before the attempt is given up and what it wrote is looked up.",
+    ),
+];
+
+/// Options of tables whose records have a key, read and written.
+pub(super) const KEY_OPTIONS: &[OptionSpec] = &[
     option(
         "key.format",
         &[],
         OptionKind::Choice(&["json", "csv", "raw"]),
         None,
-        "Format of the keys; by default that of the values.",
+        "Format of the keys of a table with a PRIMARY KEY or `key.fields`; by default that of the values (of changes: json).",
     ),
-    option("key.fields", &[], OptionKind::Text, None, "Columns that make up the key, separated by `;` or `,`."),
     option(
         "key.fields-prefix",
         &[],
@@ -199,13 +217,6 @@ pub(super) const SINK_OPTIONS: &[OptionSpec] = &[
         &[],
         OptionKind::Choice(&["ALL", "EXCEPT_KEY"]),
         Some("ALL"),
-        "Whether the key columns are in the value too.",
-    ),
-    option(
-        "sink.timeout",
-        &[],
-        OptionKind::Duration,
-        Some("45 s"),
-        "How long one publication may take before the attempt is given up and what it wrote is looked up.",
+        "Whether the key columns are in the value too. They are read from the key in either case.",
     ),
 ];

@@ -1,23 +1,27 @@
 //! Reads planned ranges: exactly the records with `from <= offset < to`, whatever the broker's fetches look like.
 //!
 //! Offsets have gaps (transaction markers, aborted records, compaction), so a range is done when one of these says that
-//! nothing of it can come any more: a record at or after `to`, which is kept for the next range; the consumer's position, which
-//! also passes markers; or the end-of-partition notice, which also covers what compaction has removed at the tail.
+//! nothing of it can come any more: a record at or after `to`, which is kept for the next range; or the end-of-partition notice, which
+//! also covers markers and what compaction has removed at the tail. It comes once for each end, so the last one is remembered. The library's
+//! own position is of no use: after a notice in a batch it is one too far (`rd_kafka_q_serve_rkmessages` of 2.12 adds one to the
+//! offset of everything in the batch), which would pass over a record that has not come yet.
 //!
 //! Batches are cut after [`BATCH_RECORDS`] records or [`BATCH_BYTES`] of values, counted from `range.from`, so they do not
 //! depend on fetches. Values are decoded straight from the library's memory, which is freed when the batch is.
 //!
-//! A record without a value (a tombstone) has no rows to give; it is a bad record with that reason.
+//! A record without a value (a tombstone) has no rows to give: it is a bad record with that reason, unless the table has a key (see
+//! [`upserts`](super::upserts)) or its records are changes.
 //!
 //! While the broker is away the library reconnects by itself and `poll` answers `Pending`; after `scan.unreachable-timeout` without
-//! any progress of a range it gives up.
+//! any progress of a range it gives up. A planned range is known to be there, so where nothing comes for [`RESTART_AFTER`] the partition is
+//! asked for again: after a restart of the broker the library can be left waiting for an answer that never comes.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use millstream_formats::{Decoded, Decoder};
+use millstream_formats::{BadMessage, Decoded, Decoder, FormatError};
 use millstream_plan::{SplitId, SplitRange};
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
@@ -27,6 +31,7 @@ use super::client::{creation_error, topic_error};
 use super::columns::Columns;
 use super::native::describe::Describing;
 use super::native::fetch::{Fetch, Fetcher, Messages, Notice};
+use super::upserts::Upserts;
 use crate::registry::BadRecords;
 use crate::{ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, SourcePoll, SourceReader};
 
@@ -34,17 +39,25 @@ use crate::{ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, S
 pub(super) const BATCH_RECORDS: usize = 8192;
 /// A batch ends with the record that reaches this many bytes of values.
 const BATCH_BYTES: usize = 16 << 20;
+/// A partition of which nothing has come for so long is asked for again.
+const RESTART_AFTER: Duration = Duration::from_secs(10);
 const TOMBSTONE: &str = "the record has no value (a tombstone)";
 
 /// What the reader needs to know.
 pub(super) struct Reading {
     pub table: String,
-    pub decoder: Box<dyn Decoder>,
+    pub records: Records,
     pub schema: SchemaRef,
     pub columns: Columns,
     pub bad: BadRecords,
     pub fail_on_data_loss: bool,
     pub give_up_after: Duration,
+}
+
+/// How records become rows.
+pub(super) enum Records {
+    Values { decoder: Box<dyn Decoder>, skip_tombstones: bool },
+    Upserts(Upserts),
 }
 
 /// The reader of one source task.
@@ -63,9 +76,13 @@ struct Split {
     batch_bytes: usize,
     /// Everything before this offset has been handed out or is in `batch`.
     passed: u64,
+    /// Everything before this offset has been taken over from the library.
+    end: u64,
     /// The range that is being read, or the last one.
     range: (u64, u64),
     progress: Instant,
+    /// When the partition was last asked for.
+    asked: Instant,
     fetch: Fetch,
 }
 
@@ -171,8 +188,10 @@ impl KafkaReader {
             batch: fetch.messages(0),
             batch_bytes: 0,
             passed: range.from,
+            end: 0,
             range: now,
             progress: Instant::now(),
+            asked: Instant::now(),
             fetch,
         };
         self.splits.insert(range.split.clone(), split);
@@ -216,6 +235,9 @@ impl SourceReader for KafkaReader {
                         waited.as_secs()
                     )));
                 }
+                if checked && waited.min(split.asked.elapsed()) > RESTART_AFTER {
+                    split.ask_again(waited)?;
+                }
                 Ok(SourcePoll::Pending)
             }
         }
@@ -258,22 +280,34 @@ impl Split {
             if more {
                 self.progress = Instant::now();
             }
-            let mut end = None;
             for notice in notices.drain(..) {
                 match notice {
-                    Notice::End(offset) => end = Some(offset),
+                    Notice::End(offset) => self.end = offset,
                     Notice::Error(code, message) => self.handle(code, &message, range, reading)?,
                 }
             }
-            // Everything before these has been taken over, so it counts only when no earlier record waits.
+            // Taken over is not yet handed out, so it counts only when no earlier record waits.
             if self.fetch.next().is_none() {
-                let position = self.fetch.position().into_iter().chain(end).max();
-                self.passed = self.passed.max(position.unwrap_or(0));
+                self.passed = self.passed.max(self.end);
                 if self.passed < range.to && !more {
                     return Ok(Step::Waiting);
                 }
             }
         }
+    }
+
+    /// Drops the request for this partition and makes a new one. What is in the batch stays.
+    fn ask_again(&mut self, waited: Duration) -> Result<(), ConnectorError> {
+        let Partition { topic, index } = &self.partition;
+        tracing::warn!(
+            topic,
+            partition = index,
+            offset = self.passed,
+            seconds = waited.as_secs(),
+            "nothing comes from a partition that holds more; asking again"
+        );
+        self.asked = Instant::now();
+        self.fetch.restart_at(self.passed).map_err(|e| creation_error(&e))
     }
 
     fn handle(
@@ -326,39 +360,16 @@ impl Reading {
         table: &Arc<str>,
         messages: Messages,
     ) -> Result<SourceBatch, ConnectorError> {
-        let mut values = Vec::with_capacity(messages.len());
-        // Index of the message of each value; empty as long as every message has a value.
-        let mut with_value: Vec<u32> = Vec::new();
-        let mut bad: Vec<(u32, String)> = Vec::new();
         let mut bytes = 0;
-        for i in 0..messages.len() {
-            match messages.value(i) {
-                Some(value) => {
-                    bytes += value.len() as u64;
-                    if !bad.is_empty() {
-                        with_value.push(i as u32);
-                    }
-                    values.push(value);
-                }
-                None => {
-                    if bad.is_empty() {
-                        with_value.extend(0..i as u32);
-                    }
-                    bad.push((i as u32, TOMBSTONE.to_owned()));
-                }
+        let decoded = match &mut self.records {
+            Records::Values { decoder, skip_tombstones } => {
+                values(&mut **decoder, *skip_tombstones, &messages, &mut bytes)
             }
-        }
-        let tombstones = !bad.is_empty();
-        let message_of = |value: u32| if tombstones { with_value[value as usize] } else { value };
-        let Decoded { rows, mut origin, bad: undecodable } = self.decoder.decode(&values).map_err(|e| {
+            Records::Upserts(upserts) => upserts.decode(&messages, &mut bytes),
+        };
+        let Decoded { rows, weights, origin, bad } = decoded.map_err(|e| {
             ConnectorError::Fatal(format!("topic '{}' partition {}: {e}", partition.topic, partition.index))
         })?;
-        if tombstones {
-            origin.iter_mut().for_each(|o| *o = message_of(*o));
-        }
-        bad.extend(undecodable.into_iter().map(|b| (message_of(b.message), b.reason)));
-        bad.sort_by_key(|(message, _)| *message);
-
         let mut columns = rows.columns().to_vec();
         columns.extend(self.columns.build(partition, &messages, &origin)?);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
@@ -368,7 +379,7 @@ impl Reading {
         let records = messages.len() as u64;
         let source = KafkaOrigin { table: Arc::clone(table), split: split.clone(), rows: origin, messages };
         let (bad_count, bad) = self.judge(partition, &source, bad)?;
-        Ok(SourceBatch { rows, bad, bad_count, records, bytes, origin: Box::new(source) })
+        Ok(SourceBatch { rows, weights, bad, bad_count, records, bytes, origin: Box::new(source) })
     }
 
     /// What becomes of bad records, as the user wants it.
@@ -376,14 +387,14 @@ impl Reading {
         &self,
         partition: &Partition,
         source: &KafkaOrigin,
-        bad: Vec<(u32, String)>,
+        bad: Vec<BadMessage>,
     ) -> Result<(u64, Vec<DeadLetter>), ConnectorError> {
         let count = bad.len() as u64;
         match self.bad {
             BadRecords::Drop => Ok((count, Vec::new())),
             BadRecords::Fail => match bad.first() {
                 None => Ok((0, Vec::new())),
-                Some((message, reason)) => Err(ConnectorError::user(
+                Some(BadMessage { message, reason }) => Err(ConnectorError::user(
                     format!(
                         "bad record in topic '{}' partition {} at offset {}: {reason}",
                         partition.topic,
@@ -397,12 +408,54 @@ impl Reading {
             BadRecords::DeadLetter | BadRecords::Null => {
                 let letters = bad
                     .into_iter()
-                    .map(|(m, reason)| source.letter(m as usize, DeadLetterReason::Bad, reason))
+                    .map(|b| source.letter(b.message as usize, DeadLetterReason::Bad, b.reason))
                     .collect();
                 Ok((count, letters))
             }
         }
     }
+}
+
+/// Decodes the values of messages and counts their bytes.
+fn values(
+    decoder: &mut dyn Decoder,
+    skip_tombstones: bool,
+    messages: &Messages,
+    bytes: &mut u64,
+) -> Result<Decoded, FormatError> {
+    let mut values = Vec::with_capacity(messages.len());
+    // Index of the message of each value; empty as long as every message has a value.
+    let mut with_value: Vec<u32> = Vec::new();
+    let mut tombstones: Vec<u32> = Vec::new();
+    for i in 0..messages.len() {
+        match messages.value(i) {
+            Some(value) => {
+                *bytes += value.len() as u64;
+                if !tombstones.is_empty() {
+                    with_value.push(i as u32);
+                }
+                values.push(value);
+            }
+            None => {
+                if tombstones.is_empty() {
+                    with_value.extend(0..i as u32);
+                }
+                tombstones.push(i as u32);
+            }
+        }
+    }
+    let mut decoded = decoder.decode(&values)?;
+    if tombstones.is_empty() {
+        return Ok(decoded);
+    }
+    decoded.origin.iter_mut().for_each(|o| *o = with_value[*o as usize]);
+    decoded.bad.iter_mut().for_each(|b| b.message = with_value[b.message as usize]);
+    if !skip_tombstones {
+        let bad = |message| BadMessage { message, reason: TOMBSTONE.to_owned() };
+        decoded.bad.extend(tombstones.into_iter().map(bad));
+        decoded.bad.sort_by_key(|b| b.message);
+    }
+    Ok(decoded)
 }
 
 /// Schema of the reader's batches.

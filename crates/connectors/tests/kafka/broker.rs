@@ -234,8 +234,12 @@ impl Broker {
         options: &[(&str, &str)],
         metadata: &[(&str, DataType)],
     ) -> Result<Box<dyn SourceFactory>, ConnectorError> {
+        (connector("kafka").unwrap().source)(self.source_spec(options, metadata))
+    }
+
+    pub fn source_spec(&self, options: &[(&str, &str)], metadata: &[(&str, DataType)]) -> SourceSpec {
         let options = self.options(options, false);
-        let spec = SourceSpec {
+        SourceSpec {
             id: SourceId(0),
             table: "orders".to_owned(),
             pipeline: "test".to_owned(),
@@ -250,9 +254,9 @@ impl Broker {
                 })
                 .collect(),
             prefilter: None,
+            key: Vec::new(),
             parallelism: 1,
-        };
-        (connector("kafka").unwrap().source)(spec)
+        }
     }
 
     /// A source of table `orders` with column `id`.
@@ -270,6 +274,8 @@ impl Broker {
             options,
             schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)])),
             primary_key: Vec::new(),
+            updating: false,
+            key: Vec::new(),
             partitioned_by: Vec::new(),
             metadata: Vec::new(),
             parallelism: 2,

@@ -7,3 +7,4 @@ mod sink;
 mod source;
 mod starts;
 mod transactions;
+mod upserts;

@@ -218,6 +218,26 @@ fn asking_for_ends_is_quick() {
 }
 
 #[test]
+fn a_record_that_comes_after_its_range_was_begun_at_the_end_is_not_passed_over() {
+    let broker = Broker::shared();
+    let topic = broker.topic("slow", 1, &[]);
+    broker.send(&topic, 0, 0..3);
+    let source = broker.source(&[("topic", &topic)]);
+    let mut reader = source.reader(0).unwrap();
+    assert_eq!(ids(&read(&mut *reader, &range(&topic, 0, 0, 3))), [0, 1, 2]);
+    for next in 3..6 {
+        // As if its fetch were slow: long enough for the library to say that the partition ends before it.
+        let planned = range(&topic, 0, next, next + 1);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(500) {
+            assert!(matches!(reader.poll(&planned).unwrap(), SourcePoll::Pending), "record {next} is not there yet");
+        }
+        broker.send(&topic, 0, next as i64..next as i64 + 1);
+        assert_eq!(ids(&read(&mut *reader, &planned)), [next as i64]);
+    }
+}
+
+#[test]
 fn a_reader_waits_without_an_error_for_records_that_are_not_there() {
     let broker = Broker::shared();
     let topic = broker.topic("wait", 1, &[]);

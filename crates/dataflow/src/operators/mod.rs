@@ -14,6 +14,7 @@ mod expand;
 mod group;
 mod groups;
 mod join;
+mod keyed;
 mod ordered;
 mod over;
 mod partial;
@@ -24,9 +25,13 @@ mod set;
 mod slices;
 mod ttl;
 mod union;
+mod unnest;
+
+use std::sync::Arc;
 
 use millstream_plan::{EpochPlan, OperatorId, Watermark};
 
+use crate::cold::ColdState;
 use crate::graph::{Node, NodeKind, TimeDomain, WindowKind, WindowOf};
 use crate::{DataflowError, DeltaBatch};
 
@@ -77,9 +82,18 @@ pub struct StateChange {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateReport {
     pub keys: u64,
+    /// Whether in memory or not.
     pub bytes: u64,
     /// Watermark (of the operator's own time domain, in milliseconds) at which it has something to do.
     pub next_timer: Option<i64>,
+}
+
+/// What an operator's state takes in memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    pub resident: u64,
+    /// Of an operator that can let go of state: what it cannot let go of before it is sealed.
+    pub unsealed: u64,
 }
 
 /// An operator inside one task.
@@ -126,6 +140,23 @@ pub trait Operator: Send {
     /// `Corrupt` if the entry is not one of this operator's.
     fn restore(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), DataflowError> {
         Err(DataflowError::Corrupt("an operator without state was given some".to_owned()))
+    }
+
+    /// Tells where sealed state can be read again, before anything is restored, and how many bytes to keep in memory while much is restored. Operators
+    /// that cannot let go of state need not listen.
+    fn attach(&mut self, _cold: Arc<dyn ColdState>, _keep: u64) {}
+
+    /// Lets go of sealed state until about `keep` bytes are in memory, as far as possible. Changes nothing that is emitted or sealed.
+    ///
+    /// # Errors
+    /// See [`DataflowError`].
+    fn shrink(&mut self, _keep: u64) -> Result<(), DataflowError> {
+        Ok(())
+    }
+
+    /// What the state takes in memory.
+    fn footprint(&self) -> Footprint {
+        Footprint { resident: self.report().bytes, unsealed: 0 }
     }
 
     /// Size of the state and next timer.
@@ -175,6 +206,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         NodeKind::Expand(expand) => Some(Box::new(expand::ExpandOperator::new(id, expand, node.output.schema.clone()))),
         NodeKind::PartialGroupAggregate(spec) => Some(group::first_half(id, spec)?),
         NodeKind::GroupAggregate(spec) => Some(group::second_half(id, spec, node.output.append_only)?),
+        NodeKind::Unnest(unnest) => Some(Box::new(unnest::UnnestOperator::new(id, unnest, node.output.schema.clone()))),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
         NodeKind::Set(spec) => {
             Some(Box::new(set::SetOperator::new(id, spec, node.output.schema.clone(), node.output.append_only)?))
@@ -185,6 +217,7 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         }
         NodeKind::Rank(spec) => Some(Box::new(rank::RankOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::Over(spec) => Some(Box::new(over::OverOperator::new(id, spec, node.output.schema.clone())?)),
+        NodeKind::Keyed(spec) => Some(Box::new(keyed::KeyedOperator::new(id, spec, node.output.schema.clone())?)),
     })
 }
 

@@ -31,7 +31,25 @@ pub struct Attempt {
     pub(super) uploads: BTreeMap<Epoch, BTreeMap<TaskId, TaskState>>,
     /// When epochs with a checkpoint were dispatched.
     pub(super) checkpoints: BTreeMap<Epoch, Millis>,
+    /// While something is waited for: a number that grows with all that moves, since when it is what it is, and for how long when that was last
+    /// said.
+    held_up: Option<(u64, Millis, u64)>,
 }
+
+/// What a pipeline waits for in which nothing moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldUp {
+    /// The first epoch that is not processed, or the last that is.
+    pub epoch: Epoch,
+    pub seconds: u64,
+    /// Tasks that have not processed it.
+    pub processing: BTreeSet<TaskId>,
+    /// Sink tasks that could publish, and which epoch is next for each.
+    pub publishing: BTreeMap<(SinkId, TaskId), Epoch>,
+}
+
+/// When nothing moves for so long that is worth a word, and again whenever the time has doubled.
+const LONG_MS: u64 = 10_000;
 
 /// One epoch under way.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +64,7 @@ pub(super) struct Flight {
     pub(super) operators: BTreeMap<OperatorId, OperatorReport>,
     pub(super) busy_micros: u64,
     pub(super) output_bytes: u64,
+    pub(super) unsealed_bytes: u64,
     pub(super) published_rows: u64,
     pub(super) published_bytes: u64,
 }
@@ -72,7 +91,52 @@ impl Attempt {
             published_all: restored,
             uploads: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            held_up: None,
         }
+    }
+
+    /// What the pipeline waits for, if nothing has moved for long and that was not just said. `sinks`: the sink tasks, and whether they gather
+    /// rows until an epoch with a flush.
+    pub(super) fn held_up(
+        &mut self,
+        now: Millis,
+        tasks: impl Iterator<Item = TaskId>,
+        sinks: impl Iterator<Item = (SinkId, TaskId, bool)>,
+    ) -> Option<HeldUp> {
+        let unfinished = self.flights.iter().find(|(_, f)| !f.complete);
+        let processing =
+            unfinished.map_or_else(BTreeSet::new, |(_, f)| tasks.filter(|t| !f.done.contains(t)).collect());
+        let complete = || self.flights.iter().rev().filter(|(_, f)| f.complete);
+        let due = [complete().next(), complete().find(|(_, f)| f.flush)].map(|found| found.map(|(epoch, _)| *epoch));
+        let mut moved = self.done.0;
+        let mut publishing = BTreeMap::new();
+        for (sink, task, gathers) in sinks {
+            let published = self.published.get(&(sink, task)).copied().unwrap_or_default().max(self.restored);
+            moved += published.0;
+            if due[usize::from(gathers)].is_some_and(|due| published < due) {
+                publishing.insert((sink, task), published.next());
+            }
+        }
+        if processing.is_empty() && publishing.is_empty() {
+            self.held_up = None;
+            return None;
+        }
+        let (_, since, said) = match self.held_up {
+            Some(held) if held.0 == moved => held,
+            _ => *self.held_up.insert((moved, now, 0)),
+        };
+        let waited = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
+        if waited < LONG_MS.max(2 * said) {
+            return None;
+        }
+        self.held_up = Some((moved, since, waited));
+        let epoch = unfinished.map_or(self.done, |(epoch, _)| *epoch);
+        Some(HeldUp { epoch, seconds: waited / 1000, processing, publishing })
+    }
+
+    /// How many executors run tasks.
+    pub(super) fn executors(&self) -> usize {
+        self.placement.values().collect::<BTreeSet<_>>().len()
     }
 
     /// True if the executor runs tasks.
@@ -126,6 +190,7 @@ impl Attempt {
         }
         flight.busy_micros += done.busy_micros;
         flight.output_bytes += done.output_bytes;
+        flight.unsealed_bytes += done.unsealed_bytes;
         flight.complete = flight.done.len() == tasks;
         if flight.complete {
             self.done = self.done.max(done.epoch);

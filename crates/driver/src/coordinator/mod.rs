@@ -33,7 +33,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_connectors::Discovery;
-use millstream_plan::{Attempt as AttemptNumber, ContentHash, Epoch, Era, ExecutorId, Generation, SourceId, SplitId};
+use millstream_plan::{
+    Attempt as AttemptNumber, ContentHash, Epoch, Era, ExecutorId, Generation, SinkId, SourceId, SplitId,
+};
 use millstream_protocol::messages::{Hello, OperatorReport, SplitReport, TaskState, ToDriver, ToExecutor};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,7 @@ use crate::chain::{Fold, FoldError, Genesis, History, Reply, Slot, Tip, Writer, 
 use crate::planner::{Planner, SplitWatermarks};
 use crate::shape::Millis;
 use attempt::Attempt;
+pub use attempt::HeldUp;
 pub use config::{Config, Executors};
 use executors::{Executor, Failures};
 
@@ -185,6 +188,8 @@ pub enum Report {
     Voided {
         from: Epoch,
     },
+    /// Nothing has moved for long, and why.
+    HeldUp(HeldUp),
 }
 
 /// What happened in an epoch.
@@ -398,6 +403,16 @@ impl Coordinator {
         out
     }
 
+    /// Says what holds the pipeline up.
+    fn watch(&mut self, now: Millis, out: &mut Vec<Command>) {
+        let (State::Running(attempt) | State::Draining(attempt)) = &mut self.state else { return };
+        let shape = &self.config.shape;
+        let gathers = |sink: SinkId| shape.sinks.iter().any(|s| s.id == sink && s.commit_interval_ms.is_some());
+        let sinks = shape.sink_tasks(self.parallelism).map(|(sink, task)| (sink, task, gathers(sink)));
+        let held = attempt.held_up(now, shape.tasks(self.parallelism), sinks);
+        out.extend(held.map(|held| Command::Report(Report::HeldUp(held))));
+    }
+
     fn tick(&mut self, now: Millis, out: &mut Vec<Command>) {
         self.check_heartbeats(now, out);
         self.checkpoints.retry(now, out);
@@ -411,7 +426,10 @@ impl Coordinator {
                 self.attempt_failed(now, None, "the executors did not get ready in time".to_owned(), out);
             }
             State::Deploying { .. } => {}
-            State::Running(_) | State::Draining(_) => self.pump(now, out),
+            State::Running(_) | State::Draining(_) => {
+                self.pump(now, out);
+                self.watch(now, out);
+            }
         }
         if self.stop.is_some_and(|at| now >= at.saturating_add(self.config.drain_timeout_ms)) {
             self.exit(Exit::Abandoned, out);

@@ -141,6 +141,8 @@ impl Coordinator {
                 splits: &flight.splits,
                 service_ms: u64::try_from(now.saturating_sub(begun)).unwrap_or(0),
                 output_bytes: flight.output_bytes,
+                unsealed_bytes: flight.unsealed_bytes,
+                executors: attempt.executors(),
             });
             out.push(Command::Report(Report::Epoch(Box::new(EpochReport {
                 era: attempt.era,

@@ -90,6 +90,7 @@ impl Case {
             operators: Vec::new(),
             busy_micros: 0,
             output_bytes: 0,
+            unsealed_bytes: 0,
         };
         self.say(from, ToDriver::TaskDone(Box::new(done)))
     }
@@ -221,4 +222,40 @@ fn another_pipeline_or_another_text_is_refused() {
     let found = Recovered { fold, ..Recovered::default() };
     let Err(error) = Coordinator::start(config(), found, 0) else { panic!("accepted") };
     assert!(matches!(error, StartError::Fingerprint { .. }));
+}
+
+#[test]
+fn what_is_waited_for_is_said_when_nothing_has_moved_for_10_s_and_whenever_that_has_doubled() {
+    let task = |index| TaskId { stage: StageId(0), index };
+    let mut attempt = Attempt::new(era(1), BTreeMap::new(), Epoch(0), Epoch(0), 0);
+    let held = |attempt: &mut Attempt, now| {
+        let sinks = [(SinkId(3), task(1), false), (SinkId(4), task(1), true)];
+        attempt.held_up(now, [task(0), task(1)].into_iter(), sinks.into_iter())
+    };
+    let says = |epoch, seconds, processing: &[TaskId], publishing: &[(SinkId, TaskId, u64)]| {
+        let publishing = publishing.iter().map(|(sink, task, epoch)| ((*sink, *task), Epoch(*epoch)));
+        let (processing, publishing) = (processing.iter().copied().collect(), publishing.collect());
+        Some(HeldUp { epoch: Epoch(epoch), seconds, processing, publishing })
+    };
+    assert_eq!(held(&mut attempt, 0), None);
+    attempt.flights.insert(Epoch(1), attempt::Flight::default());
+    attempt.flights.insert(Epoch(2), attempt::Flight { flush: true, ..attempt::Flight::default() });
+    assert_eq!(held(&mut attempt, 1_000), None);
+    assert_eq!(held(&mut attempt, 10_999), None);
+    assert_eq!(held(&mut attempt, 11_000), says(1, 10, &[task(0), task(1)], &[]));
+    attempt.flights.get_mut(&Epoch(1)).unwrap().done.insert(task(0));
+    assert_eq!(held(&mut attempt, 20_999), None);
+    assert_eq!(held(&mut attempt, 21_000), says(1, 20, &[task(1)], &[]));
+    attempt.flights.get_mut(&Epoch(1)).unwrap().complete = true;
+    attempt.done = Epoch(1);
+    assert_eq!(held(&mut attempt, 41_000), None, "something has moved");
+    assert_eq!(held(&mut attempt, 51_000), says(2, 10, &[task(0), task(1)], &[(SinkId(3), task(1), 1)]));
+    attempt.flights.get_mut(&Epoch(2)).unwrap().complete = true;
+    attempt.done = Epoch(2);
+    assert_eq!(held(&mut attempt, 52_000), None);
+    let both = [(SinkId(3), task(1), 1), (SinkId(4), task(1), 1)];
+    assert_eq!(held(&mut attempt, 62_000), says(2, 10, &[], &both), "the epoch with the flush is there");
+    attempt.task_published(SinkId(3), task(1), Epoch(2), 0, 0);
+    attempt.task_published(SinkId(4), task(1), Epoch(2), 0, 0);
+    assert_eq!(held(&mut attempt, 99_000), None);
 }

@@ -9,8 +9,19 @@
 //! A budget of rows (see `size`) that grows while epochs are full and quick, shared between sources and splits in proportion to
 //! what they hold, so that splits which hold the same stretch of time reach its end together.
 //!
+//! # Side tables
+//! An epoch reads either side tables or others, never both, and side tables come first: nothing else is read before all of them have been listed,
+//! or while one has something to read. So a row that looks something up meets exactly what was planned in earlier epochs, which is in
+//! the chain, and a replay repeats it. A side table that is read whole is closed when the first other range is planned: what is found
+//! later, after a restart, is not read.
+//!
 //! # Watermarks
 //! Per source the minimum over its splits of the newest watermark that their rows gave (`watermark`); it never goes back.
+//!
+//! # Memory
+//! State that has changed since the last checkpoint cannot leave the executors' memory. When it is much (`unsealed`), a checkpoint is due whatever
+//! the interval says; when it is twice as much and a checkpoint is still under way, the input waits. Epochs are kept so small that one alone does not
+//! bring that about.
 //!
 //! # The end
 //! A bounded input ends with an empty epoch at [`Watermark::MAX`] (`last`). `availableNow`, `once` and a drain stop reading and end with
@@ -18,6 +29,7 @@
 mod options;
 mod ranges;
 mod size;
+mod unsealed;
 mod view;
 mod watermark;
 
@@ -31,9 +43,10 @@ use millstream_plan::{Epoch, EpochPlan, OperatorId, SourceId, SourcePlan, SplitI
 use millstream_protocol::messages::{OperatorReport, SplitReport};
 
 use crate::chain::History;
-use crate::shape::{Millis, PipelineShape, TimerDomain};
+use crate::shape::{Millis, PipelineShape, Side, SourceShape, TimerDomain};
 pub use options::{PlanOptions, Trigger};
 use size::Size;
+use unsealed::Unsealed;
 use view::SourceView;
 
 /// Watermarks that splits gave, by source; part of a checkpoint, because no plan holds them.
@@ -68,6 +81,9 @@ pub struct EpochDone<'a> {
     pub service_ms: u64,
     /// Bytes into shuffles and sinks.
     pub output_bytes: u64,
+    /// State that all tasks have to keep in memory until a checkpoint, and how many executors share it.
+    pub unsealed_bytes: u64,
+    pub executors: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +111,7 @@ pub struct Planner {
     /// Some task has reported in this attempt, so that `timers` tells something.
     timers_known: bool,
     size: Size,
+    unsealed: Unsealed,
     mode: Mode,
     planned_at: Option<Millis>,
     /// Last epoch with a checkpoint, and when it was planned.
@@ -134,6 +151,7 @@ impl Planner {
             shape,
             parallelism: parallelism.max(1),
             size: Size::new(&options),
+            unsealed: Unsealed::default(),
             options,
             history,
             sources,
@@ -207,9 +225,22 @@ impl Planner {
     /// Takes in what can be read.
     pub fn available(&mut self, source: SourceId, discovery: &Discovery, now: Millis) {
         let freeze = self.mode == Mode::Available;
-        if let Some(view) = self.sources.get_mut(&source) {
-            view.discover(discovery, self.parallelism, freeze, now);
+        let side = self.shape.sources.iter().find(|s| s.id == source).and_then(|s| s.side);
+        let is_closed = side == Some(Side::Whole) && self.has_begun();
+        // One task reads all files of a side table: which row is the last of its key is a question of their order.
+        let readers = if side.is_some() { 1 } else { self.parallelism };
+        let Some(view) = self.sources.get_mut(&source) else { return };
+        match is_closed {
+            true => view.discover(&view.only_known(discovery), readers, freeze, now),
+            false => view.discover(discovery, readers, freeze, now),
         }
+    }
+
+    /// Some range of a table that is not a side table has been planned.
+    fn has_begun(&self) -> bool {
+        let sides = |id: &SourceId| self.shape.sources.iter().any(|s| s.id == *id && s.side.is_some());
+        let mut others = self.history.sources.iter().filter(|(id, _)| !sides(id));
+        others.any(|(_, source)| source.splits.values().any(|split| split.next > split.start))
     }
 
     /// Takes in what a task says about the splits it read and the timers it has.
@@ -240,6 +271,7 @@ impl Planner {
             }
         }
         self.size.epoch_done(done.plan.epoch, done.service_ms);
+        self.unsealed.epoch_done(done);
         self.unflushed_bytes += done.output_bytes;
         let positions = done.plan.positions();
         if positions > 0 {
@@ -253,6 +285,7 @@ impl Planner {
         self.wakes.clear();
         self.timers_known = false;
         self.size.restart(&self.options, failures);
+        self.unsealed = Unsealed::default();
     }
 
     /// The chain is another than thought: plan on from `history`; `checkpoint` as in [`new`](Self::new).
@@ -292,6 +325,10 @@ impl Planner {
         if now < earliest {
             return Next::Wait { until: Some(earliest) };
         }
+        if !admission.checkpoint && self.unsealed.bytes() >= self.options.max_unsealed_bytes.saturating_mul(2) {
+            // The end of the checkpoint changes that.
+            return Next::Wait { until: None };
+        }
         let plan = self.draft(now, admission);
         if !self.worth(&plan, admission) {
             return Next::Wait { until: self.wakeup(now, admission) };
@@ -318,16 +355,27 @@ impl Planner {
             .collect();
         let last = self.mode == Mode::Continuous
             && !self.shape.sources.is_empty()
-            && self.sources.values().all(|s| s.complete && s.available() == 0)
+            && self.shape.sources.iter().all(|s| self.has_ended(s))
             && sources.iter().all(|s| s.ranges.is_empty());
         let mut plan =
             EpochPlan { epoch: self.history.last.next(), now_ms, sources, checkpoint: false, flush: false, last };
         let dirty = plan.positions() > 0 || self.history.last > self.checkpoint.0 || self.timer_due(&plan);
         let finishing = self.mode == Mode::Finishing && admission.in_flight == 0 && !self.timer_due(&plan);
-        plan.checkpoint = last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at());
+        plan.checkpoint =
+            last || admission.checkpoint && dirty && (finishing || now >= self.checkpoint_at() || self.is_heavy());
         plan.flush = plan.checkpoint || self.flush_due(&plan, now);
         self.record_starts(&mut plan);
         plan
+    }
+
+    /// Nothing more will be read of it. Side tables that are refreshed end with the others.
+    pub(super) fn has_ended(&self, source: &SourceShape) -> bool {
+        let is_read = |id: SourceId| self.sources.get(&id).is_some_and(|view| view.complete && view.available() == 0);
+        if source.side != Some(Side::Refreshed) {
+            return is_read(source.id);
+        }
+        self.sources.get(&source.id).is_some_and(|view| view.discovered && view.available() == 0)
+            && self.shape.sources.iter().all(|s| s.side == Some(Side::Refreshed) || is_read(s.id))
     }
 
     /// Writes down where splits start that have no planned position yet, as empty ranges: after a restart an enumerator cannot tell a
@@ -379,9 +427,16 @@ impl Planner {
             self.flush = (plan.epoch, now);
             self.unflushed_bytes = 0;
         }
-        if plan.positions() > 0 && self.options.trigger == Trigger::Once {
+        if plan.positions() > 0 && self.options.trigger == Trigger::Once && !self.reads_sides(plan) {
             self.mode = Mode::Finishing;
         }
+    }
+
+    /// The epoch is one of side tables, and the others still have something to read.
+    fn reads_sides(&self, plan: &EpochPlan) -> bool {
+        let reads = |s: &SourceShape| plan.sources.iter().any(|p| p.source == s.id && !p.ranges.is_empty());
+        let waits = |s: &SourceShape| self.sources.get(&s.id).is_some_and(|view| view.available() > 0);
+        self.shape.sources.iter().any(|s| s.side.is_some() && reads(s)) && self.shape.sources.iter().any(waits)
     }
 
     fn is_complete(&self) -> bool {
@@ -410,6 +465,11 @@ impl Planner {
 
     fn checkpoint_at(&self) -> Millis {
         self.checkpoint.1.saturating_add_unsigned(self.options.checkpoint_interval_ms)
+    }
+
+    /// So much state has changed that it has to be written before the interval is over.
+    fn is_heavy(&self) -> bool {
+        self.unsealed.bytes() >= self.options.max_unsealed_bytes
     }
 
     fn commit_interval(&self) -> Option<u64> {

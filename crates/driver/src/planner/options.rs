@@ -28,6 +28,8 @@ pub struct PlanOptions {
     pub target_ms: u64,
     /// `checkpoint.interval`.
     pub checkpoint_interval_ms: u64,
+    /// A quarter of `state.memory`: a checkpoint is due when so much state per executor has to stay in memory until there is one.
+    pub max_unsealed_bytes: u64,
     /// `sink.flush-bytes`: sinks that gather publish when this much output has come together.
     pub flush_bytes: u64,
 }
@@ -42,6 +44,7 @@ impl Default for PlanOptions {
             max_bytes: 256 << 20,
             target_ms: 200,
             checkpoint_interval_ms: 10_000,
+            max_unsealed_bytes: 256 << 20,
             flush_bytes: 64 << 20,
         }
     }

@@ -11,12 +11,14 @@ impl Planner {
     /// Ranges by source, within the budget and the sources' own limits.
     pub(super) fn ranges(&mut self, now: Millis) -> BTreeMap<SourceId, Vec<SplitRange>> {
         let ready: Vec<SourceShape> = self.shape.sources.iter().filter(|s| self.is_ready(s, now)).cloned().collect();
+        let ready = self.sides_first(ready);
         let rows = |view: &SourceView| view.available() as f64 * view.rows_per_position();
         let positions: u64 = ready.iter().filter_map(|s| self.sources.get(&s.id)).map(SourceView::available).sum();
         let total: f64 = ready.iter().filter_map(|s| self.sources.get(&s.id)).map(rows).sum();
         let unlimited = self.options.trigger == Trigger::Once;
         let share = if unlimited { 1.0 } else { (self.size.rows() / total.max(1e-9)).min(1.0) };
-        let share = share.min(self.max_positions as f64 / (positions.max(1) as f64));
+        let most = self.max_positions.min(self.unsealed.max_positions(self.options.max_unsealed_bytes));
+        let share = share.min(most as f64 / (positions.max(1) as f64));
         let max_bytes = self.options.max_bytes as f64;
         ready
             .iter()
@@ -37,10 +39,25 @@ impl Planner {
             .collect()
     }
 
+    /// The side tables, as long as one is not listed yet or has something to read; otherwise the others.
+    fn sides_first(&self, ready: Vec<SourceShape>) -> Vec<SourceShape> {
+        let is_waited_for = |s: &SourceShape| {
+            let view = self.sources.get(&s.id);
+            s.side.is_some() && view.is_none_or(|v| !v.discovered || v.available() > 0)
+        };
+        match self.shape.sources.iter().any(is_waited_for) {
+            true => ready.into_iter().filter(|s| s.side.is_some()).collect(),
+            false => ready,
+        }
+    }
+
     /// `minOffsetsPerTrigger` is reached, or waited for long enough.
     fn is_ready(&self, source: &SourceShape, now: Millis) -> bool {
         let Some(view) = self.sources.get(&source.id) else { return false };
         let available = view.available();
+        if source.side.is_some() {
+            return available > 0;
+        }
         let waited = |at: Millis| now >= at.saturating_add_unsigned(source.max_trigger_delay_ms);
         available > 0
             && (source.min_per_trigger.is_none_or(|min| available >= min)

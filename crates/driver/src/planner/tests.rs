@@ -3,7 +3,7 @@ use millstream_connectors::SplitState;
 use millstream_plan::StageId;
 
 use super::*;
-use crate::shape::{SinkShape, SourceShape};
+use crate::shape::{Side, SinkShape, SourceShape};
 
 const FREE: Admission = Admission { in_flight: 0, checkpoint: true };
 
@@ -101,7 +101,14 @@ fn full_quick_epochs_grow_and_slow_ones_shrink() {
         let plan = plan(p.next(10 * (i as i64 + 1), FREE));
         sizes.push(plan.positions());
         let splits = [read("a", plan.positions(), 0)];
-        p.epoch_done(&EpochDone { plan: &plan, splits: &splits, service_ms, output_bytes: 0 });
+        p.epoch_done(&EpochDone {
+            plan: &plan,
+            splits: &splits,
+            service_ms,
+            output_bytes: 0,
+            unsealed_bytes: 0,
+            executors: 1,
+        });
     }
     assert_eq!(sizes, [10_000, 20_000, 40_000, 20_000]);
 }
@@ -266,4 +273,65 @@ fn a_quiet_split_that_does_not_start_at_0_is_written_down_once() {
     found.splits[1].end = 9;
     p.available(SourceId(0), &found, 40);
     assert_eq!(ranges(&plan(p.next(50, FREE))), [("quiet", 1, 7, 9)]);
+}
+
+fn with_side(side: Side) -> PipelineShape {
+    let table = SourceShape { id: SourceId(1), name: "side".into(), side: Some(side), ..SourceShape::default() };
+    PipelineShape { sources: [shape().sources, vec![table]].concat(), ..shape() }
+}
+
+/// Ranges of the table, and of its side table.
+fn both(plan: &EpochPlan) -> [Vec<&str>; 2] {
+    [0, 1].map(|source: usize| plan.sources[source].ranges.iter().map(|r| r.split.0.as_str()).collect())
+}
+
+#[test]
+fn side_tables_are_read_first_and_in_epochs_of_their_own() {
+    let mut p = planner(with_side(Side::Refreshed), PlanOptions::default());
+    p.available(SourceId(0), &discovery(&[("a", 10)], false), 0);
+    assert!(matches!(p.next(10, FREE), Next::Wait { .. }), "the side table is not listed");
+    p.available(SourceId(1), &discovery(&[("x", 1), ("y", 1)], false), 11);
+    assert_eq!(both(&plan(p.next(20, FREE))), [vec![], vec!["x", "y"]]);
+    assert_eq!(both(&plan(p.next(30, FREE))), [vec!["a"], vec![]]);
+    p.available(SourceId(0), &discovery(&[("a", 20)], false), 31);
+    p.available(SourceId(1), &discovery(&[("z", 1)], false), 31);
+    assert_eq!(both(&plan(p.next(40, FREE))), [vec![], vec!["z"]], "what is new is read before any further row");
+    assert_eq!(both(&plan(p.next(50, FREE))), [vec!["a"], vec![]]);
+}
+
+#[test]
+fn a_refreshed_side_table_ends_with_the_others() {
+    let mut p = planner(with_side(Side::Refreshed), PlanOptions::default());
+    p.available(SourceId(0), &discovery(&[("a", 10)], true), 0);
+    p.available(SourceId(1), &discovery(&[("x", 1)], false), 0);
+    assert_eq!(both(&plan(p.next(10, FREE))), [vec![], vec!["x"]]);
+    assert_eq!(both(&plan(p.next(20, FREE))), [vec!["a"], vec![]]);
+    let last = plan(p.next(30, FREE));
+    assert!(last.last && last.sources.iter().all(|s| s.watermark == Watermark::MAX), "{last:?}");
+}
+
+#[test]
+fn an_empty_side_table_holds_nothing_up() {
+    let mut p = planner(with_side(Side::Whole), PlanOptions { trigger: Trigger::Once, ..PlanOptions::default() });
+    p.available(SourceId(0), &discovery(&[("a", 10)], false), 0);
+    p.available(SourceId(1), &discovery(&[], true), 0);
+    assert_eq!(both(&plan(p.next(10, FREE))), [vec!["a"], vec![]]);
+}
+
+#[test]
+fn a_whole_side_table_is_closed_with_the_first_row_that_is_read() {
+    for (side, expected) in [(Side::Whole, [vec!["a"], vec![]]), (Side::Refreshed, [vec![], vec!["y"]])] {
+        let options = PlanOptions { trigger: Trigger::Once, ..PlanOptions::default() };
+        let mut p = planner(with_side(side), options);
+        p.available(SourceId(1), &discovery(&[("x", 1)], true), 0);
+        p.available(SourceId(0), &discovery(&[("a", 10)], false), 0);
+        assert_eq!(both(&plan(p.next(10, FREE))), [vec![], vec!["x"]]);
+        assert_eq!(both(&plan(p.next(20, FREE))), [vec!["a"], vec![]], "one epoch more, for the table itself");
+        let history = p.history().clone();
+        let mut p =
+            Planner::new(with_side(side), 2, PlanOptions::default(), history, &SplitWatermarks::new(), Epoch(2), 30);
+        p.available(SourceId(1), &discovery(&[("y", 1)], true), 30);
+        p.available(SourceId(0), &discovery(&[("a", 20)], false), 30);
+        assert_eq!(both(&plan(p.next(40, FREE))), expected);
+    }
 }

@@ -78,6 +78,12 @@ impl SourceView {
         view
     }
 
+    /// What of it is not new.
+    pub(super) fn only_known(&self, discovery: &Discovery) -> Discovery {
+        let splits = discovery.splits.iter().filter(|s| self.splits.contains_key(&s.split)).cloned();
+        Discovery { splits: splits.collect(), complete: discovery.complete }
+    }
+
     /// Takes in what the enumerator found. With `freeze`, what the first discovery found is all that will be read.
     pub(super) fn discover(&mut self, discovery: &Discovery, parallelism: u16, freeze: bool, now: Millis) {
         if freeze && self.discovered {

@@ -12,7 +12,7 @@ impl Planner {
     pub(super) fn watermark(&self, source: &SourceShape, reads_nothing: bool, now: Millis) -> Watermark {
         let planned = self.planned_watermark(source.id);
         let Some(view) = self.sources.get(&source.id) else { return planned };
-        if self.mode == Mode::Continuous && view.complete && view.available() == 0 && reads_nothing {
+        if self.mode == Mode::Continuous && self.has_ended(source) && reads_nothing {
             return Watermark::MAX;
         }
         if !source.uses_watermark || !view.discovered {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use millstream_plan::{SourceId, SplitId, Watermark};
+use millstream_plan::{Epoch, SinkId, SourceId, SplitId, TaskId, Watermark};
 use millstream_sql::Pipeline;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -224,6 +224,20 @@ impl Teller {
             Report::Failure { epoch, message } => {
                 warn!(?epoch, %message, "an attempt failed");
                 counter!("millstream_tasks_failed_total").increment(1);
+            }
+            Report::HeldUp(held) => {
+                let tasks: Vec<String> = held.processing.iter().map(ToString::to_string).collect();
+                let sink = |((sink, task), epoch): (&(SinkId, TaskId), &Epoch)| {
+                    format!("{sink} of task {task}: epoch {epoch}")
+                };
+                let sinks: Vec<String> = held.publishing.iter().map(sink).collect();
+                warn!(
+                    epoch = %held.epoch,
+                    seconds = held.seconds,
+                    processing = tasks.join(", "),
+                    publishing = sinks.join(", "),
+                    "nothing moves"
+                );
             }
             Report::Voided { from } => warn!(%from, last = %history.last, "epochs are planned again, smaller"),
         }

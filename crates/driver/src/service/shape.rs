@@ -2,13 +2,13 @@
 use std::collections::BTreeMap;
 
 use millstream_connectors::{SinkFactory, SourceFactory, connector};
-use millstream_dataflow::graph::{NodeKind, TimeDomain};
+use millstream_dataflow::graph::{NodeKind, SideTable, TimeDomain};
 use millstream_plan::options::Resolved;
 use millstream_sql::{Pipeline, Trigger as SqlTrigger};
 
 use super::DriverError;
 use crate::planner::{PlanOptions, Trigger};
-use crate::shape::{PipelineShape, SinkShape, SourceShape, TimerDomain};
+use crate::shape::{PipelineShape, Side, SinkShape, SourceShape, TimerDomain};
 
 /// The factories of all tables, by id.
 pub(super) struct Tables {
@@ -51,6 +51,10 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
             max_per_trigger: limit("maxOffsetsPerTrigger"),
             min_per_trigger: limit("minOffsetsPerTrigger"),
             max_trigger_delay_ms: options.duration("maxTriggerDelay").map_or(900_000, |d| d.as_millis() as u64),
+            side: node.side.map(|side| match side {
+                SideTable::Whole => Side::Whole,
+                SideTable::Refreshed => Side::Refreshed,
+            }),
         }
     });
     let sinks = graph.sinks().map(|(node, sink)| SinkShape {
@@ -102,6 +106,9 @@ pub(super) fn plan_options(pipeline: &Pipeline) -> PlanOptions {
         },
         max_rows: count("epoch.max-records").unwrap_or(defaults.max_rows),
         max_bytes: settings.bytes("epoch.max-bytes").unwrap_or(defaults.max_bytes),
+        max_unsealed_bytes: settings
+            .bytes("state.memory")
+            .map_or(defaults.max_unsealed_bytes, |bytes| (bytes / 4).max(1)),
         checkpoint_interval_ms: settings
             .duration("checkpoint.interval")
             .map_or(defaults.checkpoint_interval_ms, |d| d.as_millis() as u64),

@@ -74,6 +74,7 @@ impl World {
             max_bytes: u64::MAX,
             target_ms: 200,
             checkpoint_interval_ms: 1_500,
+            max_unsealed_bytes: 256 << 20,
             flush_bytes: u64::MAX,
         };
         let writer = WriterId(format!("driver-{id}"));

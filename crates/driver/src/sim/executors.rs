@@ -365,7 +365,8 @@ impl World {
             StageId(_) => Vec::new(),
         };
         let splits = splits.collect();
-        let done = TaskDone { era, task: id, epoch, splits, operators, busy_micros: 10, output_bytes: 100 };
+        let done =
+            TaskDone { era, task: id, epoch, splits, operators, busy_micros: 10, output_bytes: 100, unsealed_bytes: 0 };
         if id.stage == StageId(0) {
             let targets: BTreeSet<usize> = placement
                 .iter()

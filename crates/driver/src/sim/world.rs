@@ -125,6 +125,7 @@ impl World {
         let poisoned = random.chance(15);
         let parallelism = random.range(1, 4) as u16;
         let sources = (0..random.range(1, 3) as u16).map(|id| SourceShape {
+            side: None,
             id: SourceId(id),
             name: format!("t{id}"),
             uses_watermark: random.chance(80),

@@ -174,6 +174,6 @@ impl Decoder for CsvDecoder {
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let with_count = RecordBatchOptions::new().with_row_count(Some(origin.len()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &with_count)?;
-        Ok(Decoded { rows, origin, bad })
+        Ok(Decoded { rows, weights: None, origin, bad })
     }
 }

@@ -96,7 +96,7 @@ impl LineReader {
         limits: ReadLimits,
     ) -> Result<Self, FormatError> {
         let csv = match options.kind {
-            FormatKind::Json | FormatKind::Raw => None,
+            FormatKind::Json | FormatKind::DebeziumJson | FormatKind::Raw => None,
             FormatKind::Csv => Some(options.csv.clone()),
             FormatKind::Parquet => return Err(FormatError::NotForMessages { format: FormatKind::Parquet }),
         };

@@ -40,9 +40,9 @@ enum Deflate {
 pub fn extension(options: &FormatOptions) -> &'static str {
     match (options.kind, options.compression) {
         (FormatKind::Parquet, _) => "parquet",
-        (FormatKind::Json, Compression::Gzip) => "json.gz",
-        (FormatKind::Json, Compression::Zstd) => "json.zst",
-        (FormatKind::Json, _) => "json",
+        (FormatKind::Json | FormatKind::DebeziumJson, Compression::Gzip) => "json.gz",
+        (FormatKind::Json | FormatKind::DebeziumJson, Compression::Zstd) => "json.zst",
+        (FormatKind::Json | FormatKind::DebeziumJson, _) => "json",
         (FormatKind::Csv, Compression::Gzip) => "csv.gz",
         (FormatKind::Csv, Compression::Zstd) => "csv.zst",
         (FormatKind::Csv, _) => "csv",
@@ -60,7 +60,7 @@ impl FileWriter {
     pub fn new(schema: &SchemaRef, options: &FormatOptions) -> Result<Self, FormatError> {
         let kind = match options.kind {
             FormatKind::Parquet => parquet_writer(schema, options)?,
-            FormatKind::Json | FormatKind::Csv | FormatKind::Raw => {
+            FormatKind::Json | FormatKind::DebeziumJson | FormatKind::Csv | FormatKind::Raw => {
                 let mut out = Deflate::new(options.compression)?;
                 if options.kind == FormatKind::Csv && options.csv.header {
                     out.write(&header(schema, options))?;

@@ -119,7 +119,7 @@ impl Decoder for JsonDecoder {
         let columns = columns.map(|f| f.finish(rows)).collect::<Result<Vec<_>, _>>()?;
         let with_count = RecordBatchOptions::new().with_row_count(Some(rows));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &with_count)?;
-        Ok(Decoded { rows, origin, bad })
+        Ok(Decoded { rows, weights: None, origin, bad })
     }
 }
 

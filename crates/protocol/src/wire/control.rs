@@ -220,6 +220,7 @@ fn done_to_wire(done: TaskDone) -> wire::TaskDone {
         operators: done.operators.into_iter().map(operator).collect(),
         busy_micros: done.busy_micros,
         output_bytes: done.output_bytes,
+        unsealed_bytes: done.unsealed_bytes,
     }
 }
 
@@ -253,6 +254,7 @@ fn done(wire: wire::TaskDone) -> Result<TaskDone, Invalid> {
         operators: wire.operators.into_iter().map(operator).collect::<Result<_, _>>()?,
         busy_micros: wire.busy_micros,
         output_bytes: wire.output_bytes,
+        unsealed_bytes: wire.unsealed_bytes,
     })
 }
 

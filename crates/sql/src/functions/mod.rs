@@ -12,6 +12,8 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, WindowUDF};
 use millstream_dataflow::now;
 
+use crate::versions;
+
 /// Functions that give the plan's time: a column that is one of them follows processing time.
 const PLAN_TIME: [&str; 5] = ["now", "current_timestamp", "localtimestamp", "current_row_timestamp", "proctime"];
 
@@ -67,6 +69,9 @@ impl Functions {
     }
 
     pub fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if name == versions::AS_OF {
+            return Some(Arc::new(versions::function()));
+        }
         self.scalar.get(name).cloned()
     }
 

@@ -14,10 +14,12 @@ use super::rel::{Part, Physical, Rel, Role, Value, and, columns_in, is_trivial, 
 use super::{Lowering, edge};
 use crate::error::Result;
 use crate::functions::is_plan_time;
+use crate::versions::is_as_of;
 
 impl Lowering<'_> {
     pub(super) fn filter(&mut self, mut rel: Rel, predicate: &Expr) -> Result<Rel> {
-        for part in split_conjunction(predicate) {
+        // Of a join with versions, an equality of columns may have brought a copy of its time here.
+        for part in split_conjunction(predicate).into_iter().filter(|part| !is_as_of(part)) {
             let physical = self.physical(part, &rel.schema)?;
             let bounds: Vec<Option<Part>> = columns_in(&physical).into_iter().map(|c| rel.window_part(c)).collect();
             if !bounds.is_empty() && bounds.iter().all(Option::is_some) {

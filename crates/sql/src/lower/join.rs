@@ -19,13 +19,14 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, Join as LogicalJoin, Operator};
 use datafusion::physical_expr::expressions::Column;
 use millstream_dataflow::graph::{
-    EdgeType, Exchange, Input, Join, JoinInput, JoinKind, NodeKind, Retention, TimeDomain,
+    EdgeType, Exchange, Input, Join, JoinInput, JoinKind, Meets, NodeKind, Retention, TimeDomain,
 };
 
 use super::rel::{Part, Rel, Role, Value};
 use super::{Lowering, common_domain, edge, plain};
 use crate::error::{Mistake, Result};
 use crate::types;
+use crate::versions::as_of;
 
 /// A condition on two times: `least ≤ right − left ≤ most`, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +37,41 @@ pub(crate) struct TimePair {
     pub most: Option<i64>,
 }
 
-/// What bounds a join.
-struct Bound {
-    domain: TimeDomain,
-    retentions: [Option<Retention>; 2],
+/// What bounds a join, and what is known of its output.
+pub(super) struct Bound {
+    /// `None`: nothing waits for a time.
+    pub domain: Option<TimeDomain>,
+    pub retentions: [Option<Retention>; 2],
     /// Roles of the output columns of each side.
-    roles: [Vec<Role>; 2],
-    windows: Option<TimeDomain>,
+    pub roles: [Vec<Role>; 2],
+    pub windows: Option<TimeDomain>,
+}
+
+/// A join whose inputs are lowered.
+pub(super) struct Sides {
+    pub kind: JoinKind,
+    pub rels: [Rel; 2],
+    pub on: Vec<(Expr, Expr)>,
+    pub filter: Option<Expr>,
+    pub null_equal: bool,
+    /// A column of the right side that must be true.
+    pub valid: Option<usize>,
+    /// How many columns of the right side the query knows, if not all.
+    pub width: Option<usize>,
+    /// Which side's columns the query sees first.
+    pub order: [usize; 2],
+    pub meets: Meets,
+    /// Of joins that are not symmetric; for others it is found.
+    pub bound: Option<Bound>,
+}
+
+impl Sides {
+    /// Left as right.
+    pub fn turned(self, kind: JoinKind) -> Self {
+        let [left, right] = self.rels;
+        let on = self.on.into_iter().map(|(l, r)| (r, l)).collect();
+        Self { kind, rels: [right, left], on, order: [1, 0], ..self }
+    }
 }
 
 const WORDS: &[&str] = &["JOIN", "EXISTS", "IN", "NATURAL"];
@@ -72,18 +101,40 @@ impl Lowering<'_> {
                 .hint("join it by AND, or write the parts as two queries with UNION ALL"));
             }
         };
+        let (as_of, filter) = as_of(node);
         let on = node.on.iter().flat_map(|(l, r)| [l, r]);
-        if on.chain(&node.filter).any(Expr::is_volatile) {
+        if on.chain(&filter).any(Expr::is_volatile) {
             let message = "a join condition on the current time changes its result while no row comes";
             return Err(Mistake::new(self.place(WORDS), message)
                 .hint("compare time columns of both sides, as in a.ts BETWEEN b.ts - INTERVAL '1' HOUR AND b.ts"));
         }
+        if let Some(as_of) = as_of {
+            return self.join_as_of(node, &as_of, filter);
+        }
+        let on = node.on.iter().cloned().map(|(l, r)| if swapped { (r, l) } else { (l, r) }).collect();
         let (left, right) = if swapped { (&node.right, &node.left) } else { (&node.left, &node.right) };
         let rels = [self.lower(left)?, self.lower(right)?];
         let [left, right] = rels.map(|rel| self.materialise(rel));
-        let mut rels = [left?, right?];
-        let widths = [rels[0].columns.len(), rels[1].columns.len()];
-        let on: Vec<(&Expr, &Expr)> = node.on.iter().map(|(l, r)| if swapped { (r, l) } else { (l, r) }).collect();
+        let sides = Sides {
+            kind,
+            rels: [left?, right?],
+            on,
+            filter,
+            null_equal: node.null_equality == NullEquality::NullEqualsNull,
+            valid: None,
+            width: None,
+            order: [0, 1],
+            meets: Meets::All,
+            bound: None,
+        };
+        let sides = self.looked_up(sides);
+        self.build(sides)
+    }
+
+    /// The node of a join, with keys and conditions over its inputs.
+    pub(super) fn build(&mut self, sides: Sides) -> Result<Rel> {
+        let Sides { kind, mut rels, on, filter, null_equal, valid, width, order, meets, bound } = sides;
+        let widths = [rels[0].columns.len(), width.unwrap_or(rels[1].columns.len())];
         let mut keys = [Vec::new(), Vec::new()];
         for (l, r) in &on {
             for (side, expr) in [l, r].into_iter().enumerate() {
@@ -93,24 +144,35 @@ impl Lowering<'_> {
             self.check_key(&rels, [&keys[0], &keys[1]])?;
         }
         let combined = combined(&rels, kind).map_err(|e| self.failed(&e))?;
-        let residual = match &node.filter {
+        let mut residual = match &filter {
             Some(Expr::Literal(ScalarValue::Boolean(Some(true)), _)) | None => None,
             Some(filter) => {
                 let both = combined_for_residual(&rels).map_err(|e| self.failed(&e))?;
                 Some(self.physical(filter, &both)?)
             }
         };
-        let null_equal = node.null_equality == NullEquality::NullEqualsNull;
+        if let Some(valid) = valid {
+            let name = rels[1].schema.field(valid).name();
+            let column: super::rel::Physical = Arc::new(Column::new(name, rels[0].columns.len() + valid));
+            residual = Some(super::rel::and(residual, column));
+        }
         let mut finished = Vec::new();
         for rel in &rels {
             finished.push(self.finish(rel.clone())?);
         }
         let append_only = finished.iter().all(|(_, edge)| edge.append_only);
-        let pairs = time_pairs(&on, node.filter.as_ref());
-        let bound = match append_only && !null_equal {
-            true => self.bound(kind, &rels, &pairs, &on)?,
-            false => None,
+        let on: Vec<(&Expr, &Expr)> = on.iter().map(|(l, r)| (l, r)).collect();
+        let mut bound = match (&meets, append_only && !null_equal) {
+            (Meets::All, true) => self.bound(kind, &rels, &time_pairs(&on, filter.as_ref()), &on)?,
+            (Meets::All, false) => None,
+            _ => bound,
         };
+        if let Some(bound) = &mut bound {
+            // Keys have been added since.
+            for (roles, rel) in bound.roles.iter_mut().zip(&rels) {
+                roles.resize(rel.columns.len(), Role::default());
+            }
+        }
         let retentions = bound.as_ref().map_or([None, None], |b| b.retentions);
         let inputs = [0, 1].map(|side| JoinInput {
             schema: finished[side].1.schema.clone(),
@@ -118,21 +180,26 @@ impl Lowering<'_> {
             keys: keys[side].clone(),
             retention: retentions[side],
         });
-        let mut spec = Join { kind, inputs, null_equal, residual, bound: bound.as_ref().map(|b| b.domain.clone()) };
-        if !spec.append_only() {
+        let domain = bound.as_ref().and_then(|b| b.domain.clone());
+        let mut spec = Join { kind, inputs, null_equal, residual, bound: domain, meets };
+        let is_lookup = matches!(spec.meets, Meets::Known { .. });
+        if !is_lookup && !spec.append_only() {
             // Rows that are taken back, or leave and come again, must be known for ever.
             spec.bound = None;
             spec.inputs.iter_mut().for_each(|i| i.retention = None);
         }
-        let bound = bound.filter(|_| spec.bound.is_some());
+        let bound = bound.filter(|_| is_lookup || spec.bound.is_some());
         let roles = self.output_roles(kind, &rels, bound.as_ref());
         let mut output = edge(Arc::new(Schema::new(combined.clone())), &roles, None);
         output.append_only = spec.append_only();
-        let exchange =
-            |side: usize| Input { from: finished[side].0, exchange: Exchange::Hash { columns: keys[side].clone() } };
-        let edges = vec![exchange(0), exchange(1)];
-        let base = self.push(NodeKind::Join(Arc::new(spec)), edges, output)?;
-        self.joined(base, kind, &rels, widths, roles, bound.and_then(|b| b.windows))
+        let exchange = |side: usize| match (is_lookup, side) {
+            (true, 0) => Exchange::Forward,
+            (true, _) => Exchange::Broadcast,
+            (false, _) => Exchange::Hash { columns: keys[side].clone() },
+        };
+        let edges = [0, 1].map(|side| Input { from: finished[side].0, exchange: exchange(side) });
+        let base = self.push(NodeKind::Join(Arc::new(spec)), edges.to_vec(), output)?;
+        self.joined(base, kind, &rels, widths, order, roles, bound.and_then(|b| b.windows))
     }
 
     /// Index of a key among the columns, which it joins if it is not one of them.
@@ -144,12 +211,18 @@ impl Lowering<'_> {
         let data_type = physical.data_type(rel.schema.as_arrow()).map_err(|e| self.failed(&e))?;
         let value = Value::Expr(self.over_base(rel, expr)?);
         let index = rel.columns.len();
+        self.add_column(rel, &format!("__key_{index}"), data_type, value)?;
+        Ok(index)
+    }
+
+    /// A column that the query does not know.
+    pub(super) fn add_column(&self, rel: &mut Rel, name: &str, data_type: DataType, value: Value) -> Result<()> {
         let mut fields: Vec<_> = rel.schema.iter().map(|(q, f)| (q.cloned(), f.clone())).collect();
-        fields.push((None, Arc::new(Field::new(format!("__key_{index}"), data_type, true))));
+        fields.push((None, Arc::new(Field::new(name, data_type, true))));
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
         rel.columns.push((value, Role::default()));
         rel.schema = Arc::new(schema);
-        Ok(index)
+        Ok(())
     }
 
     /// Both sides hash and compare their keys alike only if the types are the same.
@@ -196,7 +269,7 @@ impl Lowering<'_> {
             };
             let roles = [0, 1].map(|side| rels[side].columns.iter().map(|(_, r)| of_window(r, side)).collect());
             let retentions = ends.map(|column| Some(Retention { column, hold_ms }));
-            return Ok(Some(Bound { windows: Some(domain.clone()), domain, retentions, roles }));
+            return Ok(Some(Bound { windows: Some(domain.clone()), domain: Some(domain), retentions, roles }));
         }
         for pair in pairs {
             let (Some(l), Some(r)) = (index(0, &pair.left), index(1, &pair.right)) else { continue };
@@ -234,7 +307,7 @@ impl Lowering<'_> {
             let useful = retentions.iter().any(Option::is_some);
             let settles = (0..2).all(|side| !kind.keeps_unmatched(side) || retentions[side].is_some());
             if useful && settles {
-                return Ok(Some(Bound { domain, retentions, roles, windows: None }));
+                return Ok(Some(Bound { domain: Some(domain), retentions, roles, windows: None }));
             }
         }
         Ok(None)
@@ -257,14 +330,16 @@ impl Lowering<'_> {
         kind: JoinKind,
         rels: &[Rel; 2],
         widths: [usize; 2],
+        order: [usize; 2],
         roles: Vec<Role>,
         windows: Option<TimeDomain>,
     ) -> Result<Rel> {
         let output: &EdgeType = self.output(base);
         let mut columns = Vec::new();
         let mut fields = Vec::new();
-        let mut from = 0;
-        for (side, rel) in rels.iter().enumerate().take(if kind.is_filter() { 1 } else { 2 }) {
+        for side in if kind.is_filter() { &[0][..] } else { &order } {
+            let (side, rel) = (*side, &rels[*side]);
+            let from = if side == 0 { 0 } else { rels[0].columns.len() };
             for i in 0..widths[side] {
                 let (qualifier, _) = rel.schema.qualified_field(i);
                 let field: FieldRef = Arc::new(output.schema.field(from + i).clone());
@@ -272,7 +347,6 @@ impl Lowering<'_> {
                 columns.push((Value::Expr(column), roles[from + i].clone()));
                 fields.push((qualifier.cloned(), field));
             }
-            from += rel.columns.len();
         }
         let windows = windows.filter(|_| columns.iter().any(|(_, role)| role.part.is_some()));
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;

@@ -7,11 +7,13 @@
 mod aggregate;
 mod calc;
 mod join;
+mod lookup;
 mod over;
 mod rank;
 mod rel;
 mod set;
 mod source;
+mod unnest;
 mod updating;
 
 pub(crate) use join::time_pairs;
@@ -31,8 +33,8 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_connectors::SourceSpec;
 use millstream_dataflow::graph::{
-    EdgeType, Exchange, Input, NodeKind, Ordered, SessionAssign, SinkNode, SortColumn, TimeAttribute, TimeDomain, Ttl,
-    WindowAssign, WindowKind,
+    EdgeType, Exchange, Input, KeyedInput, NodeKind, Ordered, SessionAssign, SinkNode, SortColumn, TimeAttribute,
+    TimeDomain, Ttl, WindowAssign, WindowKind,
 };
 use millstream_plan::{OperatorId, SourceId};
 
@@ -42,6 +44,7 @@ use crate::changelog::{self, Takes};
 use crate::error::{Mistake, Result};
 use crate::set::SetNode;
 use crate::uses::Uses;
+use crate::versions::versions;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
 use crate::{lex, types};
 
@@ -65,6 +68,8 @@ pub(crate) struct Lowering<'a> {
     pub sources: Vec<SourceSpec>,
     by_table: BTreeMap<String, (OperatorId, SourceId)>,
     props: ExecutionProps,
+    /// The table at hand is joined as of a time.
+    in_versions: bool,
     /// Of the statement at hand, to say where a mistake stands.
     tokens: &'a [TokenWithSpan],
     /// `state.ttl`.
@@ -93,13 +98,14 @@ impl<'a> Lowering<'a> {
             sources: Vec::new(),
             by_table: BTreeMap::new(),
             props,
+            in_versions: false,
             tokens: &[],
             ttl: None,
             early: None,
         }
     }
 
-    /// Lowers the query of one INSERT and ends it in a sink. Returns the schema of the rows that reach the sink.
+    /// Lowers the query of one INSERT and ends it in a sink, whose table has this PRIMARY KEY. Returns the type of what reaches the sink.
     pub fn insert(
         &mut self,
         plan: &LogicalPlan,
@@ -107,14 +113,21 @@ impl<'a> Lowering<'a> {
         sink: SinkNode,
         key: &[usize],
         takes: Takes,
-    ) -> Result<SchemaRef> {
+    ) -> Result<EdgeType> {
         let rel = self.query(plan, tokens)?;
-        let (from, output) = self.finish(rel)?;
-        changelog::require_append_only(&self.nodes, from, takes, &sink.table, &|words| self.place(words))?;
-        let exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
-        let schema = output.schema.clone();
-        self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output)?;
-        Ok(schema)
+        let (mut from, mut output) = self.finish(rel)?;
+        let place = |words: &[&str]| self.place(words);
+        changelog::require_append_only(&self.nodes, from, takes, &sink.table, &place)?;
+        changelog::require_kept(&self.nodes, &self.sources, from, takes, &sink.table, &place)?;
+        let mut exchange = if key.is_empty() { Exchange::Forward } else { Exchange::Hash { columns: key.to_vec() } };
+        let one_per_key = output.key.as_ref().is_some_and(|known| known.iter().all(|k| key.contains(k)));
+        if takes == Takes::ByKey && !output.append_only && !one_per_key {
+            from = self.keyed(from, KeyedInput::Changes, &sink.table, key.to_vec(), output)?;
+            output = self.output(from).clone();
+            exchange = Exchange::Forward;
+        }
+        self.push(NodeKind::Sink(Box::new(sink)), vec![Input { from, exchange }], output.clone())?;
+        Ok(output)
     }
 
     /// Lowers a query without an end, to find its mistakes.
@@ -144,6 +157,7 @@ impl<'a> Lowering<'a> {
         if let NodeKind::Calc(_)
         | NodeKind::WindowAssign(_)
         | NodeKind::Expand(_)
+        | NodeKind::Unnest(_)
         | NodeKind::Union
         | NodeKind::Sink(_) = &kind
         {
@@ -195,9 +209,12 @@ impl<'a> Lowering<'a> {
                     let rel = self.lower(&window.input)?;
                     return self.window(rel, window);
                 }
-                match node.downcast_ref::<SetNode>() {
-                    Some(set) => self.set_operation(set),
-                    None => Err(self.unsupported(extension.node.name(), &[])),
+                if let Some(set) = node.downcast_ref::<SetNode>() {
+                    return self.set_operation(set);
+                }
+                match versions(plan).filter(|_| self.in_versions) {
+                    Some(versions) => self.lower(&versions.input),
+                    None => Err(self.unsupported("FOR SYSTEM_TIME AS OF in this place", &["SYSTEM_TIME"])),
                 }
             }
             LogicalPlan::Join(node) => self.join(node),
@@ -209,7 +226,7 @@ impl<'a> Lowering<'a> {
                 let rel = self.lower(&node.input)?;
                 self.over(rel, node)
             }
-            LogicalPlan::Unnest(_) => Err(self.unsupported("UNNEST", &["UNNEST"])),
+            LogicalPlan::Unnest(node) => self.unnest(node),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
                 Err(self.unsupported("a query without a table", &[]))
             }

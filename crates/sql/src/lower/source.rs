@@ -3,20 +3,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::TableScan;
 use datafusion::physical_expr::expressions::Column;
-use millstream_connectors::{MetadataColumn, SourceSpec};
+use millstream_connectors::{MetadataColumn, Reads, SourceSpec};
 use millstream_dataflow::graph::{
-    FilterValues, NamedExpr, NodeKind, SourceFilter, SourceNode, TimeDomain, WatermarkNode,
+    EdgeType, Exchange, FilterValues, Input, Keyed, KeyedInput, NamedExpr, NodeKind, SourceFilter, SourceNode,
+    TimeDomain, WatermarkNode,
 };
-use millstream_formats::{Accept, FormatOptions, PreFilter};
+use millstream_formats::{Accept, FormatOptions, PreFilter, upsert_schema};
 use millstream_plan::{OperatorId, SourceId};
 
 use super::rel::{Physical, Rel, Role, Value};
 use super::{Lowering, edge, plain};
 use crate::error::{Mistake, Result};
 use crate::table::{ColumnOrigin, StreamTable, Table};
+use crate::types;
 use crate::uses::TableUse;
 
 impl Lowering<'_> {
@@ -86,7 +89,14 @@ impl Lowering<'_> {
             columns.push(NamedExpr { name: column.field.name().clone(), expr });
             roles.push(role(table, *index, id));
         }
-        let decoded = Arc::new(Schema::new(decoded));
+        // A table that changes by other means than its records gives changes as they are.
+        let changing = self.catalog.changing.get(&table.name.text);
+        let reads = if changing.is_some() { Reads::Changes } else { table.reads() };
+        let key = if reads == Reads::Upserts { self.upsert_key(table)? } else { Vec::new() };
+        // A record must have its key.
+        let named =
+            |f: &FieldRef| Arc::new(f.as_ref().clone().with_nullable(f.is_nullable() && !key.contains(f.name())));
+        let decoded = Arc::new(Schema::new(decoded.iter().map(named).collect::<Vec<_>>()));
         let prefilter = used
             .prefilter(table)
             .map(|(index, values)| SourceFilter { column: table.base.field(index).name().clone(), values });
@@ -99,7 +109,10 @@ impl Lowering<'_> {
             }),
             _ => None,
         };
-        let format = format_of(table, &options)?;
+        let mut format = format_of(table, &options)?;
+        if let Some(format) = &mut format {
+            format.debezium.key.clone_from(&key);
+        }
         let spec = SourceSpec {
             id,
             table: table.name.text.clone(),
@@ -112,20 +125,80 @@ impl Lowering<'_> {
                 .map(|(field, key)| MetadataColumn { field: field.clone(), key: key.clone() })
                 .collect(),
             prefilter: prefilter.as_ref().map(accept),
+            key: key.clone(),
             parallelism: self.parallelism,
         };
-        let node =
-            SourceNode { source: id, table: table.name.text.clone(), decoded, metadata, prefilter, columns, watermark };
+        let decoded = if key.is_empty() { decoded } else { upsert_schema(&decoded, &key) };
+        let node = SourceNode {
+            source: id,
+            table: table.name.text.clone(),
+            decoded,
+            metadata,
+            prefilter,
+            columns,
+            watermark,
+            side: None,
+        };
         let mut output = edge(Arc::new(Schema::new(fields)), &roles, None);
-        if let Some(key) = self.catalog.changing.get(&table.name.text) {
-            output.append_only = false;
+        output.append_only = reads == Reads::Appended;
+        if let Some(key) = changing {
             let position = |name: &String| output.schema.index_of(name).ok();
             output.key = key.iter().map(position).collect::<Option<Vec<_>>>().filter(|k| !k.is_empty());
         }
-        let node = self.push(NodeKind::Source(Box::new(node)), Vec::new(), output)?;
+        let source = NodeKind::Source(Box::new(node));
+        let node = match key.is_empty() {
+            true => self.push(source, Vec::new(), output)?,
+            false => {
+                let upserts = EdgeType { schema: upsert_schema(&output.schema, &key), ..output.clone() };
+                let from = self.push(source, Vec::new(), upserts)?;
+                let keys = key.iter().filter_map(|k| output.schema.index_of(k).ok()).collect();
+                self.keyed(from, KeyedInput::Upserts, &table.name.text, keys, output)?
+            }
+        };
         self.sources.push(spec);
         self.by_table.insert(table.name.text.clone(), (node, id));
         Ok((node, id))
+    }
+}
+
+impl Lowering<'_> {
+    /// Names of the key's columns of a table of upserts.
+    fn upsert_key(&self, table: &Table) -> Result<Vec<String>> {
+        let name = |i: &usize| match &table.columns[*i].origin {
+            ColumnOrigin::Physical(base) => Ok(table.base.field(*base).name().clone()),
+            ColumnOrigin::Metadata { .. } | ColumnOrigin::Computed { .. } => {
+                let column = &table.columns[*i];
+                let message =
+                    format!("PRIMARY KEY holds '{}', which is not a field of the record", column.field.name());
+                Err(Mistake::new(column.at, message).hint("a table that is read by key has its key in its records"))
+            }
+        };
+        table.primary_key.iter().map(name).collect()
+    }
+
+    /// The one row of each key of `from`, in the task that owns the key.
+    pub(super) fn keyed(
+        &mut self,
+        from: OperatorId,
+        input: KeyedInput,
+        table: &str,
+        keys: Vec<usize>,
+        output: EdgeType,
+    ) -> Result<OperatorId> {
+        let unfit = |f: &&FieldRef| !RowConverter::supports_fields(&[SortField::new(f.data_type().clone())]);
+        if let Some(field) = output.schema.fields().iter().find(unfit) {
+            let place = self.place(&[field.name().as_str(), table]);
+            let what = format!("column '{}' of table '{table}', whose rows have a key, is", field.name());
+            return Err(Mistake::new(
+                place,
+                format!("{what} {}, which cannot be kept", types::name(field.data_type())),
+            )
+            .hint("CAST it to STRING, or leave it out"));
+        }
+        let output = EdgeType { append_only: false, key: Some(keys.clone()), ..output };
+        let exchange = Exchange::Hash { columns: keys.clone() };
+        let spec = Arc::new(Keyed { table: table.to_owned(), keys, input });
+        self.push(NodeKind::Keyed(spec), vec![Input { from, exchange }], output)
     }
 }
 

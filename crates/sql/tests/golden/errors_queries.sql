@@ -38,8 +38,6 @@ INSERT INTO sink SELECT city, id FROM orders
 ORDER BY id;
 -- case: limit
 INSERT INTO sink SELECT city, id FROM orders LIMIT 10;
--- case: unnest
-INSERT INTO sink SELECT city, x FROM orders CROSS JOIN UNNEST(ARRAY[1, 2]) AS t(x);
 -- case: match_recognize
 INSERT INTO sink SELECT * FROM orders MATCH_RECOGNIZE (ORDER BY ts MEASURES A.id AS a PATTERN (A) DEFINE A AS A.id > 1);
 -- case: random
@@ -115,8 +113,6 @@ INSERT INTO sink SELECT city, id FROM orders WHERE id;
 INSERT INTO sink (n) SELECT count(*) FROM TABLE(TUMBLE((SELECT * FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE))), DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY window_start, window_end;
 -- case: recursive
 INSERT INTO sink WITH RECURSIVE r AS (SELECT city, id FROM orders UNION ALL SELECT city, id FROM r) SELECT * FROM r;
--- case: lateral view
-INSERT INTO sink SELECT city, id FROM orders LATERAL VIEW explode(array(1, 2)) t AS x;
 -- case: not null column left out
 CREATE TABLE strict_sink (a BIGINT NOT NULL, b BIGINT) WITH ('connector' = 'print');
 INSERT INTO strict_sink (b) SELECT id FROM orders;

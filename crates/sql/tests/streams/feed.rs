@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StructArray, UInt32Array,
 };
-use arrow::compute::{cast, filter_record_batch, take_record_batch};
+use arrow::compute::{cast, filter_record_batch, nullif, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use millstream_dataflow::DeltaBatch;
 use millstream_dataflow::graph::{FilterValues, Node, SourceNode};
@@ -27,6 +27,8 @@ pub enum Changes {
     Updating,
     /// A row takes the place of the one with the same values in these columns, and some are taken away.
     Keyed(Vec<String>),
+    /// The same, but all that comes in is the new row, or the key of one that goes: the source's table has a PRIMARY KEY.
+    Upserts(Vec<String>),
 }
 
 /// One row of a table, added or taken away.
@@ -34,6 +36,8 @@ pub enum Changes {
 pub struct Event {
     pub row: u32,
     pub weight: i64,
+    /// Of an upsert: the row whose place it takes.
+    pub replaces: Option<u32>,
     /// The source task that reads it.
     pub task: u16,
 }
@@ -75,16 +79,13 @@ impl Feed {
         });
         let order = arrival(rows.num_rows(), times.as_ref(), draws);
         let events = match changes {
-            Changes::Appended => order.into_iter().map(|row| (row, 1)).collect(),
-            Changes::Updating => with_deletions(order, draws),
-            Changes::Keyed(key) => with_updates(order, &rows, key, draws),
+            Changes::Appended => anywhere(order.into_iter().map(|row| (row, 1)).collect(), tasks, draws),
+            Changes::Updating => anywhere(with_deletions(order, draws), tasks, draws),
+            Changes::Keyed(key) => anywhere(with_updates(order, &rows, key, draws), tasks, draws),
+            Changes::Upserts(key) => upserts(order, &rows, key, tasks, draws),
         };
-        let events: Vec<Event> = events
-            .into_iter()
-            .map(|(row, weight)| Event { row, weight, task: draws.below(usize::from(tasks)) as u16 })
-            .collect();
         let mut epochs = cut(events, epochs, draws);
-        if *changes != Changes::Appended && draws.chance(1, 2) {
+        if matches!(changes, Changes::Updating | Changes::Keyed(_)) && draws.chance(1, 2) {
             // Inside an epoch only the sum counts.
             epochs.iter_mut().for_each(|e| draws.shuffle(e));
         }
@@ -98,12 +99,23 @@ impl Feed {
         Self { rows, changes: changes.clone(), epochs, watermarks, batch_rows }
     }
 
+    /// The same rows in these of `count` epochs.
+    pub fn spread(self, own: &[usize], count: usize) -> Self {
+        let mut epochs = vec![Vec::new(); count];
+        let mut watermarks = vec![i64::MIN; count];
+        for ((at, events), watermark) in own.iter().zip(self.epochs).zip(&self.watermarks) {
+            epochs[*at] = events;
+            watermarks[*at..].fill(*watermark);
+        }
+        Self { epochs, watermarks, ..self }
+    }
+
     /// The batches that source task `task` gives in an epoch.
     pub fn batches(&self, node: &Node, source: &SourceNode, epoch: usize, task: u16) -> Vec<DeltaBatch> {
         let events: Vec<&Event> = self.epochs[epoch].iter().filter(|e| e.task == task).collect();
         let batch = |events: &[&Event]| {
             let rows = UInt32Array::from_iter_values(events.iter().map(|e| e.row));
-            let mut decoded = decode(&take_record_batch(&self.rows, &rows).unwrap(), source);
+            let mut decoded = decode(&self.given(&rows, events), source);
             let mut weights = Int64Array::from_iter_values(events.iter().map(|e| e.weight));
             if let Some(filter) = &source.prefilter {
                 let keep = accepted(decoded.column_by_name(&filter.column).unwrap(), &filter.values);
@@ -120,6 +132,20 @@ impl Feed {
         events.chunks(self.batch_rows).map(batch).collect()
     }
 
+    /// The rows of these events as the source gives them: of an upsert that takes a row away the key alone.
+    fn given(&self, rows: &UInt32Array, events: &[&Event]) -> RecordBatch {
+        let rows = take_record_batch(&self.rows, rows).unwrap();
+        let Changes::Upserts(key) = &self.changes else { return rows };
+        let gone: BooleanArray = events.iter().map(|e| Some(e.weight < 0)).collect();
+        let schema = rows.schema();
+        let columns =
+            rows.columns().iter().zip(schema.fields()).map(|(column, field)| match key.contains(field.name()) {
+                true => column.clone(),
+                false => nullif(column, &gone).unwrap(),
+            });
+        RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+    }
+
     /// The table after an epoch, each row as often as it is there, with the epoch in which it came.
     pub fn table_after(&self, epoch: usize) -> (RecordBatch, Vec<usize>) {
         let mut counts: BTreeMap<(usize, u32), i64> = BTreeMap::new();
@@ -128,6 +154,9 @@ impl Feed {
             for event in events {
                 let first = *came.entry(event.row).or_insert(at);
                 *counts.entry((first, event.row)).or_default() += event.weight;
+                if let Some(old) = event.replaces {
+                    *counts.entry((came[&old], old)).or_default() -= 1;
+                }
             }
         }
         let live = counts.into_iter().flat_map(|((epoch, row), count)| {
@@ -193,6 +222,33 @@ fn with_updates(order: Vec<u32>, rows: &RecordBatch, key: &[String], draws: &mut
         if draws.chance(1, 8) {
             let gone = *live.keys().nth(draws.below(live.len())).unwrap();
             events.extend(live.remove(gone).map(|old| (old, -1)));
+        }
+    }
+    events
+}
+
+/// Each event in a task of its own.
+fn anywhere(events: Vec<(u32, i64)>, tasks: u16, draws: &mut Draws) -> Vec<Event> {
+    let event = |(row, weight)| Event { row, weight, replaces: None, task: draws.below(usize::from(tasks)) as u16 };
+    events.into_iter().map(event).collect()
+}
+
+/// Rows that take each other's place, and deletions; those of a key come to one task.
+fn upserts(order: Vec<u32>, rows: &RecordBatch, key: &[String], tasks: u16, draws: &mut Draws) -> Vec<Event> {
+    let by: Vec<usize> = key.iter().map(|c| rows.schema().index_of(c).unwrap()).collect();
+    let keys = texts(&rows.project(&by).unwrap());
+    let task = |row: u32| {
+        let bytes = keys[row as usize].iter().flat_map(|k| k.bytes());
+        bytes.fold(7_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(u32::from(b))) as u16 % tasks
+    };
+    let mut events = Vec::new();
+    let mut live: BTreeMap<&[String], u32> = BTreeMap::new();
+    for row in order {
+        let replaces = live.insert(keys[row as usize].as_slice(), row);
+        events.push(Event { row, weight: 1, replaces, task: task(row) });
+        if draws.chance(1, 6) {
+            let gone = *live.keys().nth(draws.below(live.len())).unwrap();
+            events.extend(live.remove(gone).map(|row| Event { row, weight: -1, replaces: None, task: task(row) }));
         }
     }
     events

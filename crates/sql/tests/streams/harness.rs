@@ -19,7 +19,7 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, TimestampMillisecondArra
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_dataflow::DeltaBatch;
-use millstream_dataflow::graph::NodeKind;
+use millstream_dataflow::graph::{NodeKind, SideTable, SourceNode};
 use millstream_dataflow::times::to_millis;
 use millstream_plan::{Epoch, EpochPlan, OperatorId, SourcePlan, Watermark};
 use millstream_sql::{Pipeline, SqlError, plan_changing};
@@ -35,6 +35,8 @@ const NOW_MS: i64 = 1_600_000_000_123;
 /// Any connector that takes every type and is not asked for anything here.
 const SOURCE: &str =
     "'connector' = 'kafka', 'topic' = 't', 'properties.bootstrap.servers' = 'none:1', 'format' = 'json'";
+/// A connector of files.
+const FILES: &str = "'connector' = 'filesystem', 'path' = '/none', 'format' = 'json'";
 /// The hidden column of tables with [`Case::with_now`].
 const NOW: &str = "__now";
 
@@ -59,6 +61,7 @@ struct Table {
     schema: SchemaRef,
     rows: RecordBatch,
     changes: Changes,
+    connector: String,
 }
 
 /// See the module.
@@ -121,7 +124,20 @@ impl Case {
         let schema = physical(columns);
         let rows = RecordBatch::new_empty(schema.clone());
         let (name, columns) = (name.to_owned(), columns.to_owned());
-        self.tables.push(Table { name, columns, schema, rows, changes: Changes::Appended });
+        let connector = SOURCE.to_owned();
+        self.tables.push(Table { name, columns, schema, rows, changes: Changes::Appended, connector });
+        self
+    }
+
+    /// The table just added is read from files, once.
+    pub fn files(mut self) -> Self {
+        self.tables.last_mut().unwrap().connector = format!("{FILES}, 'source.monitor' = 'false'");
+        self
+    }
+
+    /// The table just added is read from files, to which others are added.
+    pub fn growing_files(mut self) -> Self {
+        self.tables.last_mut().unwrap().connector = FILES.to_owned();
         self
     }
 
@@ -163,6 +179,17 @@ impl Case {
     /// In the table just added a row takes the place of the one with the same key.
     pub fn keyed(mut self, key: &[&str]) -> Self {
         self.tables.last_mut().unwrap().changes = Changes::Keyed(key.iter().map(|k| (*k).to_owned()).collect());
+        self
+    }
+
+    /// Physical columns of the table just added.
+    pub fn schema(&self) -> SchemaRef {
+        self.tables.last().unwrap().schema.clone()
+    }
+
+    /// The same, but a record is a new row or the key of one that goes: the table has a PRIMARY KEY.
+    pub fn upserts(mut self, key: &[&str]) -> Self {
+        self.tables.last_mut().unwrap().changes = Changes::Upserts(key.iter().map(|k| (*k).to_owned()).collect());
         self
     }
 
@@ -317,7 +344,11 @@ impl Case {
     fn plan(&self, parallelism: u16) -> Result<Pipeline, SqlError> {
         let mut sql = String::new();
         for table in &self.tables {
-            let _ = writeln!(sql, "CREATE TABLE `{}` ({}) WITH ({SOURCE});", table.name, table.columns);
+            let key = match &table.changes {
+                Changes::Upserts(key) => format!(", PRIMARY KEY ({}) NOT ENFORCED", key.join(", ")),
+                Changes::Appended | Changes::Updating | Changes::Keyed(_) => String::new(),
+            };
+            let _ = writeln!(sql, "CREATE TABLE `{}` ({}{key}) WITH ({});", table.name, table.columns, table.connector);
         }
         for (name, query, _) in &self.views {
             let _ = writeln!(sql, "CREATE VIEW `{name}` AS {query};");
@@ -329,7 +360,8 @@ impl Case {
             self.query
         );
         let changing = self.tables.iter().filter_map(|t| match &t.changes {
-            Changes::Appended => None,
+            // What the planner finds out itself.
+            Changes::Appended | Changes::Upserts(_) => None,
             Changes::Updating => Some((t.name.clone(), Vec::new())),
             Changes::Keyed(key) => Some((t.name.clone(), key.clone())),
         });
@@ -379,11 +411,14 @@ impl<'a> Trial<'a> {
     fn new(case: &'a Case, seed: u64, parallelism: u16, pipeline: Pipeline) -> Self {
         let mut draws = Draws::new(seed);
         let epochs = case.min_epochs + draws.below(case.max_epochs - case.min_epochs + 1);
+        let read = turns(&pipeline, epochs, &mut draws);
+        let epochs = read.len();
         let mut feeds = BTreeMap::new();
         for (node, source) in pipeline.graph.sources() {
             let table = case.tables.iter().find(|t| t.name == source.table).unwrap();
-            let feed = Feed::new(source, table.rows.clone(), &table.changes, epochs, parallelism, &mut draws);
-            feeds.insert(node.id, feed);
+            let own: Vec<usize> = (0..epochs).filter(|e| read[*e].reads(source)).collect();
+            let feed = Feed::new(source, table.rows.clone(), &table.changes, own.len(), parallelism, &mut draws);
+            feeds.insert(node.id, feed.spread(&own, epochs));
         }
         let mut now_ms = NOW_MS;
         let mut plans = Vec::new();
@@ -400,7 +435,12 @@ impl<'a> Trial<'a> {
             plans.push(EpochPlan { epoch, now_ms, sources, checkpoint, flush: checkpoint, last });
             restores.push(checkpoint && draws.chance(2, 3));
             let passed = *draws.pick(&[0, 10, 700, 4_000, 60_000]);
-            now_ms += if case.fixed_now { 0 } else { passed };
+            now_ms += match case.fixed_now {
+                true => 0,
+                // Which came first can be told by the time.
+                false if read.contains(&Turn::Growing) => passed.max(1),
+                false => passed,
+            };
         }
         if let (2.., false) = (case.min_epochs, restores.contains(&true)) {
             let middle = epochs / 2 - 1;
@@ -529,6 +569,43 @@ impl<'a> Trial<'a> {
             millstream_sql::explain(&self.pipeline),
         )
     }
+}
+
+/// Which tables an epoch reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Those that are looked up.
+    Sides,
+    /// Those of them to which files are added.
+    Growing,
+    /// All others.
+    Others,
+}
+
+impl Turn {
+    fn reads(self, source: &SourceNode) -> bool {
+        match source.side {
+            Some(SideTable::Whole) => self == Self::Sides,
+            Some(SideTable::Refreshed) => self != Self::Others,
+            None => self == Self::Others,
+        }
+    }
+}
+
+/// What each epoch reads, as the planner of epochs has it: tables that are looked up first, and in epochs of their own.
+fn turns(pipeline: &Pipeline, epochs: usize, draws: &mut Draws) -> Vec<Turn> {
+    let has = |side: SideTable| pipeline.graph.sources().any(|(_, s)| s.side == Some(side));
+    let mut turns = Vec::new();
+    if has(SideTable::Whole) || has(SideTable::Refreshed) {
+        turns.extend((0..1 + draws.below(2)).map(|_| Turn::Sides));
+    }
+    for _ in 0..epochs {
+        if has(SideTable::Refreshed) && draws.chance(1, 2) {
+            turns.push(Turn::Growing);
+        }
+        turns.push(Turn::Others);
+    }
+    turns
 }
 
 /// The rows of a batch result without its hidden columns, as the sink's types if there is one.

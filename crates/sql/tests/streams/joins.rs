@@ -238,3 +238,113 @@ fn intervals_that_pad() {
         case.check();
     }
 }
+
+#[test]
+fn of_keys_of_different_types() {
+    let left = "i INT, l BIGINT, d DECIMAL(10, 2), f DOUBLE, s STRING, t TIMESTAMP(3), b BOOLEAN";
+    let right = "i SMALLINT, l BIGINT, d DECIMAL(12, 3), f FLOAT, s STRING, t TIMESTAMP(6), b BOOLEAN";
+    let rows = "CASE WHEN i % 9 = 0 THEN NULL ELSE rnd(i) % 7 END, rnd(i + 1) % 7, (rnd(i + 2) % 70) / 10.0,
+        CASE rnd(i + 3) % 7 WHEN 0 THEN 0.0 WHEN 1 THEN -0.0 WHEN 2 THEN 'NaN'::DOUBLE WHEN 3 THEN NULL WHEN 4 THEN 0.5 ELSE rnd(i + 3) % 3 END,
+        CASE rnd(i + 4) % 4 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE CAST(rnd(i + 4) % 5 AS VARCHAR) END,
+        CASE WHEN i % 11 = 0 THEN NULL ELSE 1577836800000 + (rnd(i + 5) % 9) * 500 END, rnd(i + 6) % 3 = 0";
+    let tables = |updating: bool| {
+        let case = Case::new().table("a", left).generated(60, rows);
+        let case = if updating { case.updating() } else { case };
+        let case = case.table("b", right).generated(50, rows);
+        if updating { case.updating() } else { case }
+    };
+    let conditions = [
+        "a.i = b.i",
+        "a.i = b.l",
+        "a.l = b.d",
+        "a.d = b.d",
+        "a.f = b.f",
+        "a.i = b.f",
+        "a.t = b.t",
+        "a.s = b.s AND a.b = b.b",
+        "a.l + 1 = b.i * 2",
+        "(a.i, a.b) = (b.l, b.b)",
+        "a.f IS NOT DISTINCT FROM b.f",
+        "a.s IS NOT DISTINCT FROM b.s AND a.i = b.i",
+        "(a.l = b.l OR a.i = b.i)",
+        "upper(a.s) = concat(b.s, '')",
+    ];
+    for updating in [false, true] {
+        for condition in conditions {
+            let queries = [
+                format!("SELECT a.i, a.d, a.s, b.l, b.t FROM a FULL JOIN b ON {condition}"),
+                format!("SELECT a.i, a.d, a.f FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {condition})"),
+            ];
+            for query in queries {
+                tables(updating).query(&query).batch(&bracketed(&query)).seeds(2).check();
+            }
+        }
+    }
+}
+
+/// What DataFusion's parser reads another way than it is meant.
+fn bracketed(query: &str) -> String {
+    let pairs = [("a.f", "b.f"), ("a.s", "b.s"), ("x.k", "y.k"), ("b.k", "a.k")];
+    pairs.iter().fold(query.to_owned(), |query, (left, right)| {
+        let plain = format!("{left} IS NOT DISTINCT FROM {right}");
+        query.replace(&plain, &format!("({plain})"))
+    })
+}
+
+#[test]
+fn of_aggregates_on_both_sides() {
+    let of = |table: &str, value: &str| format!("(SELECT k, count(*) AS n, max({value}) AS m FROM {table} GROUP BY k)");
+    for case in all_ways() {
+        for kind in KINDS {
+            let query = format!(
+                "SELECT x.k, x.n, x.m, y.k AS k2, y.n AS n2, y.m AS m2 FROM {} x {kind} {} y ON x.k = y.k AND x.n >= y.n",
+                of("a", "v"),
+                of("b", "w")
+            );
+            case.clone().query(&query).check();
+        }
+        // A table with what is aggregated of it.
+        case.clone().query("SELECT a.k, a.v FROM a WHERE a.v > (SELECT avg(x.v) FROM a x WHERE x.k = a.k)").check();
+        case.clone().query("SELECT a.k, a.v FROM a WHERE a.v >= (SELECT max(w) FROM b)").check();
+        let nested = format!(
+            "SELECT n, count(*) AS c, sum(m2) AS t FROM (SELECT x.n, y.m AS m2 FROM {} x LEFT JOIN {} y ON x.k = y.k) GROUP BY n",
+            of("a", "v"),
+            of("b", "w")
+        );
+        case.query(&nested).check();
+    }
+}
+
+#[test]
+fn of_a_hot_key() {
+    // Half of the rows on either side have one key, and matches come and go.
+    let rows = "CASE WHEN i % 2 = 0 THEN 7 ELSE rnd(i) % 50 END, 's', rnd(i + 9) % 10, 1577836800000 + i * 21";
+    let hot = |updating: bool| {
+        let case = Case::new().table("a", LEFT).generated(700, rows);
+        let case = if updating { case.updating() } else { case };
+        let case = case.table("b", RIGHT).generated(500, rows);
+        if updating { case.updating() } else { case }
+    };
+    for updating in [false, true] {
+        let query = "SELECT count(*) AS n, sum(a.v) AS t FROM a LEFT JOIN b ON a.k = b.k AND a.v <> b.w";
+        hot(updating).query(query).seeds(2).check();
+        hot(updating)
+            .query("SELECT a.k, a.v FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE a.k = b.k AND b.w > a.v + 5)")
+            .seeds(2)
+            .check();
+    }
+}
+
+#[test]
+fn of_nulls_that_are_equal_and_others() {
+    let queries = [
+        "SELECT x.k, x.v, y.w, z.v AS v2 FROM a x JOIN b y ON x.k IS NOT DISTINCT FROM y.k AND x.v < y.w LEFT JOIN a z ON y.j = z.j AND z.k = 7",
+        "SELECT x.k, x.v, y.w FROM a x FULL JOIN b y ON x.k IS NOT DISTINCT FROM y.k AND x.j = y.j",
+        "SELECT k, v FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k IS NOT DISTINCT FROM a.k AND b.w = a.v)",
+    ];
+    for case in all_ways() {
+        for query in queries {
+            case.clone().query(query).batch(&bracketed(query)).check();
+        }
+    }
+}

@@ -22,12 +22,15 @@ mod feed;
 mod harness;
 mod run;
 
+mod changelog;
 mod duckdb;
 mod groups;
 mod joins;
 mod linear;
+mod lookup;
 mod nexmark;
 mod random;
 mod rank;
 mod sets;
+mod unnest;
 mod windows;

@@ -14,7 +14,7 @@ use millstream_plan::SplitRange;
 use crate::harness::Case;
 
 /// Queries that the planner refuses today. One that begins to work belongs out of this list: the test says so.
-const REFUSED: &[&str] = &["q13"];
+const REFUSED: &[&str] = &[];
 
 /// Events of most tests; at 500 a second, 40 seconds of event time.
 const EVENTS: u64 = 20_000;
@@ -86,6 +86,7 @@ fn auction_site(events: &RecordBatch) -> Case {
         .rows(events.clone())
         .table("side_input", "`key` BIGINT, `value` STRING")
         .generated(10_000, "i, concat('side ', i)")
+        .files()
         .with_now();
     for (name, kind, columns) in VIEWS {
         let fields: Vec<String> = columns

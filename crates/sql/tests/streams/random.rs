@@ -60,7 +60,11 @@ fn case(query: &Query, seed: u64, rows: usize) -> Case {
         .generated(rows / 2, &format!("{k}, {s}, {ts}"))
         .table("u", "id BIGINT, k BIGINT, v DOUBLE, s STRING")
         .generated(rows / 2, &format!("i / 3, {k}, {v}, {s}"));
-    let case = if seed.is_multiple_of(2) { case.updating() } else { case.keyed(&["id"]) };
+    let case = match seed % 3 {
+        0 => case.updating(),
+        1 => case.keyed(&["id"]),
+        _ => case.upserts(&["id"]),
+    };
     let case = match query.closes {
         Some(closes) => case.closes_by(&names[closes]),
         None => case,

@@ -1,8 +1,13 @@
 //! A graph at work: `parallelism` tasks per stage, epoch after epoch, as an executor runs them.
+//!
+//! Every task has a store that takes in what it seals, at once or one checkpoint later, and every other epoch each task lets go of all state that it can
+//! read there again: no result may depend on that.
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use millstream_dataflow::cold::ColdState;
 use millstream_dataflow::graph::Graph;
+use millstream_dataflow::operators::StateChange;
 use millstream_dataflow::task::{Edge, Emit, ShuffleEdge, Task, shuffle_edges};
 use millstream_dataflow::{DataflowError, DeltaBatch};
 use millstream_plan::{EpochPlan, OperatorId, SinkId, StageId};
@@ -21,7 +26,67 @@ pub struct Run {
     order: Vec<StageId>,
     edges: Vec<ShuffleEdge>,
     tasks: BTreeMap<(StageId, u16), Task>,
-    sealed: BTreeMap<(StageId, u16), Sealed>,
+    stores: BTreeMap<(StageId, u16), Arc<Store>>,
+    /// How often all tasks were made.
+    made: usize,
+}
+
+/// What a task has sealed.
+#[derive(Default)]
+struct Store(Mutex<Stored>);
+
+#[derive(Default)]
+struct Stored {
+    entries: Sealed,
+    seals: u64,
+    /// Sealed and not yet written.
+    queued: Vec<Vec<(OperatorId, Vec<StateChange>)>>,
+}
+
+impl Store {
+    /// Takes in a seal; the last `late` ones are not to be read yet.
+    fn seal(&self, changes: Vec<(OperatorId, Vec<StateChange>)>, late: usize) {
+        let stored = &mut *self.0.lock().unwrap();
+        stored.queued.push(changes);
+        while stored.queued.len() > late {
+            for (operator, changes) in stored.queued.remove(0) {
+                for change in changes {
+                    match change.value {
+                        Some(value) => stored.entries.insert((operator, change.key), value),
+                        None => stored.entries.remove(&(operator, change.key)),
+                    };
+                }
+            }
+            stored.seals += 1;
+        }
+    }
+
+    /// Everything that was sealed, for a task that starts again.
+    fn restart(&self) -> Sealed {
+        self.seal(Vec::new(), 0);
+        let stored = &mut *self.0.lock().unwrap();
+        stored.seals = 0;
+        stored.entries.clone()
+    }
+}
+
+impl ColdState for Store {
+    fn stored_seals(&self) -> u64 {
+        self.0.lock().unwrap().seals
+    }
+
+    fn get(&self, operator: OperatorId, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DataflowError> {
+        assert!(keys.is_sorted(), "keys are asked for in order");
+        let stored = self.0.lock().unwrap();
+        Ok(keys.iter().map(|key| stored.entries.get(&(operator, key.clone())).cloned()).collect())
+    }
+
+    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DataflowError> {
+        let stored = self.0.lock().unwrap();
+        let from = stored.entries.range((operator, prefix.to_vec())..);
+        let found = from.take_while(|((o, key), _)| *o == operator && key.starts_with(prefix));
+        Ok(found.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
 }
 
 struct Outgoing<'a> {
@@ -46,7 +111,8 @@ impl Run {
     pub fn new(graph: Arc<Graph>, parallelism: u16) -> Self {
         let edges = shuffle_edges(&graph);
         let order = stage_order(&graph, &edges);
-        let mut run = Self { graph, parallelism, order, edges, tasks: BTreeMap::new(), sealed: BTreeMap::new() };
+        let mut run =
+            Self { graph, parallelism, order, edges, tasks: BTreeMap::new(), stores: BTreeMap::new(), made: 0 };
         run.restore().unwrap();
         run
     }
@@ -87,33 +153,37 @@ impl Run {
         if plan.checkpoint {
             self.seal()?;
         }
+        if plan.epoch.0 % 2 == 1 {
+            self.tasks.values_mut().try_for_each(|task| task.shrink(0))?;
+        }
         Ok(sunk)
     }
 
     fn seal(&mut self) -> Result<(), DataflowError> {
         for (id, task) in &mut self.tasks {
-            let sealed = self.sealed.entry(*id).or_default();
-            for (operator, changes) in task.seal()? {
+            let changes = task.seal()?;
+            for (operator, changes) in &changes {
                 let keys: BTreeSet<&[u8]> = changes.iter().map(|c| c.key.as_slice()).collect();
                 assert_eq!(keys.len(), changes.len(), "operator {operator} seals a key twice");
-                for change in changes {
-                    match change.value {
-                        Some(value) => sealed.insert((operator, change.key), value),
-                        None => sealed.remove(&(operator, change.key)),
-                    };
-                }
             }
+            self.stores[id].seal(changes, usize::from(id.1) % 2);
         }
         Ok(())
     }
 
     /// Drops all tasks and makes them again from what they have sealed.
     pub fn restore(&mut self) -> Result<(), DataflowError> {
+        let keep = if self.made % 2 == 1 { 0 } else { u64::MAX };
+        self.made += 1;
         for stage in &self.order {
             for at in 0..self.parallelism {
                 let mut task = Task::new(self.graph.clone(), *stage, self.parallelism)?;
-                for ((operator, key), value) in self.sealed.get(&(*stage, at)).into_iter().flatten() {
-                    task.restore(*operator, key, value)?;
+                let store = self.stores.entry((*stage, at)).or_default().clone();
+                let entries = store.restart();
+                let cold: Arc<dyn ColdState> = store;
+                task.attach(&cold, keep);
+                for ((operator, key), value) in entries {
+                    task.restore(operator, &key, &value)?;
                 }
                 self.tasks.insert((*stage, at), task);
             }

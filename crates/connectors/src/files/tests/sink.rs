@@ -17,8 +17,12 @@ use crate::files::sink::FileSink;
 use crate::{ConnectorError, EncodedEpoch, OutputFile, Payload, SinkCommitter, SinkContext, SinkFactory, SinkSpec};
 
 fn sink(path: &Path, partitioned_by: &[usize], given: &[(&str, &str)]) -> FileSink {
+    FileSink::new(spec(path, partitioned_by, given)).unwrap()
+}
+
+fn spec(path: &Path, partitioned_by: &[usize], given: &[(&str, &str)]) -> SinkSpec {
     let options = options(SINK_TABLES, path, given);
-    let spec = SinkSpec {
+    SinkSpec {
         id: SinkId(3),
         table: "out".to_owned(),
         pipeline: "p".to_owned(),
@@ -26,11 +30,12 @@ fn sink(path: &Path, partitioned_by: &[usize], given: &[(&str, &str)]) -> FileSi
         options,
         schema: schema(),
         primary_key: Vec::new(),
+        updating: false,
+        key: Vec::new(),
         partitioned_by: partitioned_by.to_vec(),
         metadata: Vec::new(),
         parallelism: 2,
-    };
-    FileSink::new(spec).unwrap()
+    }
 }
 
 /// Each epoch's batches, from the first id of each up to another, and whether it flushes.
@@ -129,6 +134,76 @@ fn rows_that_are_taken_back_are_refused() {
     encoder.encode(&rows(0..2), Some(&Int64Array::from(vec![1, 1]))).unwrap();
     let refused = encoder.encode(&rows(0..2), Some(&Int64Array::from(vec![1, -1])));
     assert!(matches!(refused, Err(ConnectorError::User { message, .. }) if message.contains("only grow")));
+}
+
+/// Files of two epochs of changes of rows that `id` identifies.
+fn changed(path: &Path, partitioned_by: &[usize], given: &[(&str, &str)]) -> Vec<OutputFile> {
+    let sink = FileSink::new(SinkSpec { updating: true, key: vec![0], ..spec(path, partitioned_by, given) }).unwrap();
+    let mut encoder = sink.encoder(1).unwrap();
+    let weights = |w: &[i64]| Some(Int64Array::from(w.to_vec()));
+    encoder.encode(&rows(0..3), None).unwrap();
+    encoder.encode(&rows(2..3), weights(&[-1]).as_ref()).unwrap();
+    let first = encoder.end_epoch(&plan(1, false)).unwrap();
+    let renamed: ArrayRef = Arc::new(StringArray::from(vec!["n0", "x"]));
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![0, 0]));
+    let update = RecordBatch::try_new(schema(), vec![ids, renamed]).unwrap();
+    encoder.encode(&update, weights(&[-1, 1]).as_ref()).unwrap();
+    encoder.encode(&rows(1..2), weights(&[-1]).as_ref()).unwrap();
+    files(vec![first, encoder.end_epoch(&plan(2, true)).unwrap()])
+}
+
+#[test]
+fn changes_have_a_column_that_says_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = changed(dir.path(), &[], &[("format", "json"), ("changelog.column", "op")]);
+    let lines = "{\"op\":\"+I\",\"id\":0,\"name\":\"n0\"}\n{\"op\":\"+I\",\"id\":1,\"name\":\"n1\"}\n\
+                 {\"op\":\"-U\",\"id\":0,\"name\":\"n0\"}\n{\"op\":\"+U\",\"id\":0,\"name\":\"x\"}\n\
+                 {\"op\":\"-D\",\"id\":1,\"name\":\"n1\"}\n";
+    assert_eq!(json.iter().map(text).collect::<Vec<_>>(), [("part-3-1-0000000002-0.json", 5, lines)]);
+    let csv = [("format", "csv"), ("csv.header", "true"), ("changelog.column", "change")];
+    let csv = changed(dir.path(), &[1], &csv);
+    let found: Vec<(&str, &str)> = csv.iter().map(|f| (text(f).0.split('/').next().unwrap(), text(f).2)).collect();
+    assert_eq!(
+        found,
+        [
+            ("name=n0", "change,id\n+I,0\n-U,0\n"),
+            ("name=n1", "change,id\n+I,1\n-D,1\n"),
+            ("name=x", "change,id\n+U,0\n"),
+        ]
+    );
+    // Rows that are only appended have the column too: it belongs to the table.
+    let sink = sink(dir.path(), &[], &[("format", "json"), ("changelog.column", "op")]);
+    let appended = files(encode(&sink, &[(1, &[(0, 1)], true)]));
+    assert_eq!(text(&appended[0]).2, "{\"op\":\"+I\",\"id\":0,\"name\":\"n0\"}\n");
+    let parquet = changed(dir.path(), &[], &[("format", "parquet"), ("changelog.column", "op")]);
+    assert_eq!((parquet.len(), parquet[0].rows), (1, 5));
+}
+
+#[test]
+fn changes_as_debezium_writes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = changed(dir.path(), &[], &[("format", "debezium-json")]);
+    let change =
+        |before: &str, after: &str, op: &str| format!("{{\"before\":{before},\"after\":{after},\"op\":\"{op}\"}}\n");
+    let [n0, n1, x] = [(0, "n0"), (1, "n1"), (0, "x")].map(|(id, name)| format!("{{\"id\":{id},\"name\":\"{name}\"}}"));
+    let lines = [
+        change("null", &n0, "c"),
+        change("null", &n1, "c"),
+        change(&n0, "null", "d"),
+        change("null", &x, "c"),
+        change(&n1, "null", "d"),
+    ];
+    assert_eq!(text(&found[0]), ("part-3-1-0000000002-0.json", 5, lines.concat().as_str()));
+}
+
+#[test]
+fn mistakes_of_changelogs() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |given: &[(&str, &str)]| FileSink::new(spec(dir.path(), &[], given)).err().unwrap().to_string();
+    assert!(message(&[("format", "json"), ("changelog.column", "name")]).contains("has a column 'name' already"));
+    assert!(message(&[("format", "debezium-json"), ("changelog.column", "op")]).contains("says itself"));
+    let schema = [("format", "debezium-json"), ("debezium-json.schema-include", "true")];
+    assert!(message(&schema).contains("without their schema"));
 }
 
 fn context() -> SinkContext {

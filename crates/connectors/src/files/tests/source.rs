@@ -28,6 +28,7 @@ fn spec(path: &Path, given: &[(&str, &str)]) -> SourceSpec {
         schema: schema(),
         metadata: Vec::new(),
         prefilter: None,
+        key: Vec::new(),
         parallelism: 1,
     }
 }
@@ -267,4 +268,31 @@ fn metadata_columns() {
     spec.metadata[0].key = "file.pat".to_owned();
     let Err(ConnectorError::User { message, .. }) = FileSource::new(spec) else { panic!("accepted") };
     assert_eq!(message, "table 't': there is no metadata 'file.pat' of type Utf8");
+}
+
+#[test]
+fn lines_may_be_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = [
+        r#"{"before":null,"after":{"id":1,"name":"a"},"op":"c"}"#,
+        r#"{"before":{"id":1,"name":"a"},"after":{"id":1,"name":"b"},"op":"u"}"#,
+        r#"{"before":null,"after":{"id":1,"name":"c"},"op":"u"}"#,
+        r#"{"before":{"id":1,"name":"b"},"after":null,"op":"d"}"#,
+    ];
+    fs::write(dir.path().join("changes"), lines.join("\n")).unwrap();
+    let weights = |batch: &SourceBatch| batch.weights.as_ref().unwrap().values().to_vec();
+    let batch = read_one(&source(dir.path(), &[("format", "debezium-json")])).unwrap().remove(0);
+    assert_eq!((weights(&batch), batch.records, batch.bad_count), (vec![1, -1, 1, -1], 4, 1));
+    let letter = &batch.bad[0];
+    assert!(
+        letter.position == 2 && letter.detail.contains("record 3: op 'u' without the row `before` it"),
+        "{letter:?}"
+    );
+    // The record of a row that stands for the second half of a change.
+    assert_eq!(batch.origin.dead_letter(2, DeadLetterReason::Late, String::new()).value, lines[1].as_bytes());
+    let mut by_key = spec(dir.path(), &[("format", "debezium-json")]);
+    by_key.key = vec!["id".to_owned()];
+    by_key.format.as_mut().unwrap().debezium.key.clone_from(&by_key.key);
+    let batch = read_one(&FileSource::new(by_key).unwrap()).unwrap().remove(0);
+    assert_eq!((weights(&batch), batch.bad_count), (vec![1, 1, 1, -1], 0));
 }

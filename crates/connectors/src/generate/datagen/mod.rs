@@ -20,7 +20,7 @@ use self::field::{FieldOptions, FieldRows};
 use super::reader::{RowMaker, ShardReader};
 use super::shards::{Shard, ShardEnumerator};
 use super::{NUMBER_OF_ROWS, ROWS_PER_SECOND, SEED, at_least, required};
-use crate::registry::{Changes, Connector, not_a_sink};
+use crate::registry::{Connector, appended, no_changes, not_a_sink};
 use crate::{
     ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, SourceFactory, SourceReader, SourceSpec,
     SplitEnumerator,
@@ -46,7 +46,8 @@ pub(crate) static DATAGEN: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
-    changes: Changes::Refused,
+    reads: appended,
+    changes: no_changes,
     source: |spec| Ok(Box::new(Datagen::new(spec)?)),
     sink: |spec| Err(not_a_sink(&spec, "datagen")),
 };
@@ -141,7 +142,7 @@ impl RowMaker for Rows {
         let bytes = rows.get_array_memory_size() as u64;
         let origin = RowOrigin { table: self.table.clone(), split: split.clone(), first, times, rows: rows.clone() };
         let records = numbers.len() as u64;
-        Ok(SourceBatch { rows, bad: Vec::new(), bad_count: 0, records, bytes, origin: Box::new(origin) })
+        Ok(SourceBatch { rows, weights: None, bad: Vec::new(), bad_count: 0, records, bytes, origin: Box::new(origin) })
     }
 }
 

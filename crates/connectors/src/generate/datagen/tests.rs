@@ -25,6 +25,7 @@ fn datagen(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> Result<Dat
         schema: Arc::new(Schema::new(fields)),
         metadata: Vec::new(),
         prefilter: None,
+        key: Vec::new(),
         parallelism: 1,
     })
 }

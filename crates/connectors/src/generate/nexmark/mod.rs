@@ -21,7 +21,7 @@ pub use self::event::{Generator, NexmarkConfig};
 use super::reader::{RowMaker, ShardReader};
 use super::shards::{Shard, ShardEnumerator};
 use super::{NUMBER_OF_ROWS, ROWS_PER_SECOND, SEED, at_least, required};
-use crate::registry::{Changes, Connector, not_a_sink};
+use crate::registry::{Connector, appended, no_changes, not_a_sink};
 use crate::{
     ConnectorError, DeadLetter, DeadLetterReason, Origin, SourceBatch, SourceFactory, SourceReader, SourceSpec,
     SplitEnumerator,
@@ -68,7 +68,8 @@ pub(crate) static NEXMARK: Connector = Connector {
     source_metadata: &[],
     sink_metadata: &[],
     has_format: false,
-    changes: Changes::Refused,
+    reads: appended,
+    changes: no_changes,
     source: |spec| Ok(Box::new(Nexmark::new(spec)?)),
     sink: |spec| Err(not_a_sink(&spec, "nexmark")),
 };
@@ -194,7 +195,7 @@ impl RowMaker for Events {
             .map_err(|e| ConnectorError::Fatal(format!("table '{}': {e}", self.table)))?;
         let bytes = rows.get_array_memory_size() as u64;
         let origin = EventOrigin { table: self.table.clone(), split: split.clone(), shard: *shard, generator, events };
-        Ok(SourceBatch { rows, bad: Vec::new(), bad_count: 0, records, bytes, origin: Box::new(origin) })
+        Ok(SourceBatch { rows, weights: None, bad: Vec::new(), bad_count: 0, records, bytes, origin: Box::new(origin) })
     }
 }
 

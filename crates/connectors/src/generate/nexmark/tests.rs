@@ -90,6 +90,7 @@ fn spec(schema: SchemaRef, options: &[(&str, &str)], prefilter: Option<PreFilter
         schema,
         metadata: Vec::new(),
         prefilter,
+        key: Vec::new(),
         parallelism: 2,
     }
 }

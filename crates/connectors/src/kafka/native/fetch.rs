@@ -1,6 +1,6 @@
 //! Fetching partitions in batches, without a consumer group.
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -22,7 +22,6 @@ impl Fetcher {
 
     /// Starts to fetch a partition from `offset` on.
     pub(in crate::kafka) fn partition(&self, topic: &str, partition: i32, offset: u64) -> Result<Fetch, KafkaError> {
-        let name = CString::new(topic)?;
         let topic = Topic::new(&self.0, topic)?;
         // SAFETY: the handle is alive, and kept beside the queue.
         let queue = unsafe { Queue::new(self.0.ptr()) }?;
@@ -31,15 +30,7 @@ impl Fetcher {
         if unsafe { sys::rd_kafka_consume_start_queue(topic.ptr(), partition, offset, queue.ptr()) } != 0 {
             return Err(KafkaError::ClientCreation(last_error()));
         }
-        Ok(Fetch {
-            waiting: VecDeque::new(),
-            buffer: Vec::new(),
-            partition,
-            name,
-            queue,
-            topic,
-            handle: Arc::clone(&self.0),
-        })
+        Ok(Fetch { waiting: VecDeque::new(), buffer: Vec::new(), partition, queue, topic, handle: Arc::clone(&self.0) })
     }
 
     /// Asks for the ids of topics.
@@ -67,7 +58,6 @@ pub(in crate::kafka) struct Fetch {
     waiting: VecDeque<Owned>,
     buffer: Vec<*mut sys::rd_kafka_message_t>,
     partition: i32,
-    name: CString,
     queue: Queue,
     topic: Topic,
     handle: Arc<Handle>,
@@ -133,29 +123,22 @@ impl Fetch {
         Messages { items: Vec::with_capacity(capacity), _handle: Arc::clone(&self.handle) }
     }
 
-    /// Everything before this offset has been taken over from the library, transaction markers included. `None` before
-    /// the first message.
-    pub(in crate::kafka) fn position(&self) -> Option<u64> {
-        // SAFETY: the list is created, used and destroyed here; the name is a terminated string.
-        let offset = unsafe {
-            let list = sys::rd_kafka_topic_partition_list_new(1);
-            let entry = sys::rd_kafka_topic_partition_list_add(list, self.name.as_ptr(), self.partition);
-            sys::rd_kafka_position(self.handle.ptr(), list);
-            let offset = (*entry).offset;
-            sys::rd_kafka_topic_partition_list_destroy(list);
-            offset
-        };
-        u64::try_from(offset).ok()
-    }
-
     /// Goes on with the first record that the partition still holds. Waiting messages are dropped.
     pub(in crate::kafka) fn restart_at_beginning(&mut self) -> Result<(), KafkaError> {
+        self.restart(i64::from(sys::RD_KAFKA_OFFSET_BEGINNING))
+    }
+
+    /// Goes on at `offset` with a new request. Waiting messages are dropped.
+    pub(in crate::kafka) fn restart_at(&mut self, offset: u64) -> Result<(), KafkaError> {
+        self.restart(i64::try_from(offset).unwrap_or(i64::MAX))
+    }
+
+    fn restart(&mut self, offset: i64) -> Result<(), KafkaError> {
         self.waiting.clear();
         // SAFETY: topic and queue are alive. A partition whose fetching has failed cannot seek, so it is stopped and started.
         let started = unsafe {
             sys::rd_kafka_consume_stop(self.topic.ptr(), self.partition);
-            let beginning = i64::from(sys::RD_KAFKA_OFFSET_BEGINNING);
-            sys::rd_kafka_consume_start_queue(self.topic.ptr(), self.partition, beginning, self.queue.ptr())
+            sys::rd_kafka_consume_start_queue(self.topic.ptr(), self.partition, offset, self.queue.ptr())
         };
         if started == 0 { Ok(()) } else { Err(KafkaError::ClientCreation(last_error())) }
     }

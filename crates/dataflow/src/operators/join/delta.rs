@@ -49,6 +49,9 @@ struct Group {
     /// Per side: whether the key had rows before, and has some now.
     before: [bool; 2],
     after: [bool; 2],
+    /// Some row of it lost weight, or gained some: without the one no pair is taken back, without the other none is added.
+    loses: bool,
+    gains: bool,
     /// Per side: where its rows are in `Run::touched` and `Run::affected`.
     touched: [std::ops::Range<usize>; 2],
     affected: [std::ops::Range<usize>; 2],
@@ -235,11 +238,25 @@ impl Run {
                     let before = [core.sides[0].newest(*slot).is_some(), core.sides[1].newest(*slot).is_some()];
                     let none = || [0..0, 0..0];
                     let (touched, affected) = (none(), none());
-                    self.groups.push(Group { slot: *slot, before, after: [false; 2], touched, affected });
+                    let after = [false; 2];
+                    self.groups.push(Group {
+                        slot: *slot,
+                        before,
+                        after,
+                        loses: false,
+                        gains: false,
+                        touched,
+                        affected,
+                    });
                     self.groups.len() as u32 - 1
                 })
             })
             .collect();
+        for (group, weight) in groups.iter().zip(&weights) {
+            let group = &mut self.groups[*group as usize];
+            group.loses |= *weight < 0;
+            group.gains |= *weight > 0;
+        }
         let mut touched: Vec<(u32, u64)> = Vec::with_capacity(groups.len());
         if core.sides[side].traits.content {
             let state = &mut core.sides[side];
@@ -329,7 +346,11 @@ impl Run {
         let before = out.len();
         while let Some(group) = self.groups.get(self.cursor.group) {
             let (slot, touched, affected) = (group.slot, group.touched.clone(), group.affected.clone());
-            let has_pairs = self.cursor.pass == Pass::Count || !core.spec.kind.is_filter();
+            let has_pairs = match self.cursor.pass {
+                Pass::Count => true,
+                Pass::Retract => group.loses && !core.spec.kind.is_filter(),
+                Pass::Add => group.gains && !core.spec.kind.is_filter(),
+            };
             match self.cursor.stage {
                 Stage::LeftPairs if has_pairs => self.visit_pairs(core, 0, slot, &touched[0]),
                 Stage::RightPairs if has_pairs => self.visit_pairs(core, 1, slot, &touched[1]),

@@ -1,7 +1,8 @@
 //! Pairs of rows into output: the residual condition over many candidates at once, and the columns of what passes.
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, new_null_array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array, new_null_array};
+use arrow::compute::take;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -49,10 +50,35 @@ impl Matcher {
         let Some(residual) = self.residual.as_ref().filter(|_| !left.is_empty()) else { return Ok(None) };
         let mut columns = sides[0].gather(left, &residual.left)?;
         columns.extend(sides[1].gather(right, &residual.right)?);
-        let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
-        let rows = RecordBatch::try_new_with_options(residual.schema.clone(), columns, &options)?;
-        let passes = residual.expr.evaluate(&rows)?.into_array(left.len())?;
-        Ok(Some(passes.as_boolean().clone()))
+        residual.passes(columns, left.len()).map(Some)
+    }
+
+    /// The same for left rows that are in no state.
+    pub fn passes_of(
+        &self,
+        rows: &RecordBatch,
+        left: &UInt32Array,
+        side: &Side,
+        right: &[u64],
+    ) -> Result<Option<BooleanArray>> {
+        let Some(residual) = self.residual.as_ref().filter(|_| !right.is_empty()) else { return Ok(None) };
+        let mut columns = taken(rows, left, &residual.left)?;
+        columns.extend(side.gather(right, &residual.right)?);
+        residual.passes(columns, right.len()).map(Some)
+    }
+
+    /// The pairs of left rows that are in no state with right rows.
+    pub fn pairs_of(
+        &self,
+        rows: &RecordBatch,
+        left: &UInt32Array,
+        side: &Side,
+        right: &[u64],
+        weights: Option<Vec<i64>>,
+    ) -> Result<DeltaBatch> {
+        let mut columns = taken(rows, left, &(0..self.left).collect::<Vec<_>>())?;
+        columns.extend(side.gather(right, &(0..side.schema.fields().len()).collect::<Vec<_>>())?);
+        self.batch(columns, right.len(), weights)
     }
 
     /// The rows of these pairs.
@@ -102,6 +128,19 @@ impl Matcher {
         let rows = RecordBatch::try_new_with_options(self.output.clone(), columns, &options)?;
         Ok(DeltaBatch { rows, weights: weights.map(Int64Array::from) })
     }
+}
+
+impl Residual {
+    fn passes(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let pairs = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        Ok(self.expr.evaluate(&pairs)?.into_array(rows)?.as_boolean().clone())
+    }
+}
+
+/// `columns` of these rows.
+fn taken(rows: &RecordBatch, at: &UInt32Array, columns: &[usize]) -> Result<Vec<ArrayRef>> {
+    columns.iter().map(|c| Ok(take(rows.column(*c), at, None)?)).collect()
 }
 
 /// `expr` over the columns that it uses, left ones first.

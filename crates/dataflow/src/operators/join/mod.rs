@@ -1,13 +1,14 @@
 //! Joins on changes: ΔA⋈B + A⋈ΔB + ΔA⋈ΔB over two indexed states (DBSP, Budiu et al., VLDB 2023), in all kinds, by equal keys and any
 //! residual condition.
 //!
-//! **Two ways.** Where the output is only appended to ([`Join::append_only`]), every row meets the earlier rows of the other side
+//! **Four ways.** Where the output is only appended to ([`Join::append_only`]), every row meets the earlier rows of the other side
 //! when it arrives, and nothing is ever taken back ([`stream`]). Otherwise the changes of an epoch are gathered, consolidated, and turned
-//! into changes of pairs and of unmatched rows at its end ([`delta`]).
+//! into changes of pairs and of unmatched rows at its end ([`delta`]). Joins that are not symmetric ([`Meets`]): with a table that is looked up
+//! ([`lookup`]), and with the version that is valid at a row's time ([`version`]).
 //!
 //! **State.** Both sides keep their rows columnar, in parts, with chains of row ids per key ([`side`]): output is `interleave` over the
 //! parts in use, a checkpoint writes new rows as one Arrow IPC batch and changed weights as patches ([`store`]). Entries per key would be
-//! simpler, but cost an encoding per row and a lookup per pair; the hot case, an append-only inner join, pays 16 bytes of index per row
+//! simpler, but cost an encoding per row and a lookup per pair; the hot case, an append-only inner join, pays 8 bytes of index per row
 //! and one hash per row for both sides ([`keys`]).
 //!
 //! **Order.** Pairs leave in order of the arriving rows, for each the newest match first; ids follow the order of arrival and are kept by
@@ -27,6 +28,7 @@
 //! | `1, …`, `2, …` | left and right rows, see [`store`] |
 mod delta;
 mod keys;
+mod lookup;
 mod matcher;
 mod side;
 mod store;
@@ -34,6 +36,7 @@ mod stream;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests;
+mod version;
 
 use std::sync::Arc;
 
@@ -43,12 +46,15 @@ use millstream_plan::OperatorId;
 
 use self::delta::Delta;
 use self::keys::Keys;
+use self::lookup::Lookup;
 use self::matcher::Matcher;
 use self::side::{Side, Traits};
 use self::store::Changes;
 use self::stream::Stream;
-use super::{EpochContext, Operator, StateChange, StateReport, Step};
-use crate::graph::Join;
+use self::version::Versions;
+use super::{EpochContext, Footprint, Operator, StateChange, StateReport, Step};
+use crate::cold::ColdState;
+use crate::graph::{Join, Meets};
 use crate::{DataflowError, DeltaBatch};
 
 /// Index entries that are of no use any more are removed when there are this many, and more than useful ones.
@@ -65,6 +71,8 @@ pub(super) struct JoinOperator {
 enum Mode {
     Stream(Stream),
     Delta(Delta),
+    Lookup(Lookup),
+    Version(Versions),
 }
 
 /// What both ways share.
@@ -91,9 +99,16 @@ impl JoinOperator {
         let side = |side: usize| {
             let is_filter = spec.kind.is_filter();
             let tracked = if is_filter { side == 0 } else { spec.kind.keeps_unmatched(side) };
-            let traits = match appends {
-                true => Traits { weights: is_filter && side == 0, content: false, counts: tracked && !is_filter },
-                false => Traits {
+            let traits = match (&spec.meets, appends) {
+                // Left rows are not kept, or go with the watermark.
+                (Meets::Known { replaces }, _) => {
+                    Traits { weights: side == 1 && !replaces.is_empty(), content: false, counts: false }
+                }
+                (Meets::Version { .. }, _) => Traits { weights: side == 1, content: false, counts: false },
+                (Meets::All, true) => {
+                    Traits { weights: is_filter && side == 0, content: false, counts: tracked && !is_filter }
+                }
+                (Meets::All, false) => Traits {
                     weights: !inputs_append,
                     content: !inputs_append,
                     counts: tracked && spec.residual.is_some(),
@@ -111,7 +126,12 @@ impl JoinOperator {
             })
         };
         let core = core().map_err(super::failed(id, "join"))?;
-        let mode = if appends { Mode::Stream(Stream::default()) } else { Mode::Delta(Delta::default()) };
+        let mode = match &spec.meets {
+            Meets::All if appends => Mode::Stream(Stream::default()),
+            Meets::All => Mode::Delta(Delta::default()),
+            Meets::Known { replaces } => Mode::Lookup(Lookup::new(replaces)),
+            Meets::Version { time } => Mode::Version(Versions::new(*time)),
+        };
         Ok(Self { id, core, mode })
     }
 }
@@ -124,36 +144,40 @@ impl Operator for JoinOperator {
         _: &EpochContext<'_>,
         out: &mut Vec<DeltaBatch>,
     ) -> Result<Step, DataflowError> {
-        match &mut self.mode {
-            Mode::Stream(stream) if batch.weights.is_none() => {
-                stream.process(&mut self.core, input, batch.rows, out).map_err(super::failed(self.id, "join"))
-            }
-            Mode::Stream(_) => Err(DataflowError::Corrupt(format!(
-                "operator {} (join): input {input} is append-only and was given weights",
-                self.id
-            ))),
+        if batch.weights.is_some() && self.core.spec.inputs[input].append_only {
+            let message = format!("operator {} (join): input {input} is append-only and was given weights", self.id);
+            return Err(DataflowError::Corrupt(message));
+        }
+        let core = &mut self.core;
+        let step = match &mut self.mode {
+            Mode::Stream(stream) => stream.process(core, input, batch.rows, out),
+            Mode::Lookup(lookup) => lookup.process(core, input, batch, out),
+            Mode::Version(versions) => versions.process(core, input, batch.rows, out).map(|()| Step::Done),
             Mode::Delta(delta) => {
                 delta.process(input, batch);
                 Ok(Step::Done)
             }
-        }
+        };
+        step.map_err(super::failed(self.id, "join"))
     }
 
     fn resume(&mut self, _: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
         let step = match &mut self.mode {
             Mode::Stream(stream) => stream.resume(&mut self.core, out),
             Mode::Delta(delta) => delta.resume(&mut self.core, out),
+            Mode::Lookup(lookup) => lookup.resume(&mut self.core, out),
+            Mode::Version(versions) => versions.resume(&mut self.core, out),
         };
         step.map_err(super::failed(self.id, "join"))
     }
 
     fn end_epoch(&mut self, cx: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
         let failed = super::failed(self.id, "join");
+        let watermark = self.core.spec.bound.as_ref().map_or(i64::MIN, |domain| cx.watermark(domain));
         match &mut self.mode {
-            Mode::Stream(stream) => {
-                let watermark = self.core.spec.bound.as_ref().map_or(i64::MIN, |domain| cx.watermark(domain));
-                stream.end_epoch(&mut self.core, watermark, out).map_err(failed)
-            }
+            Mode::Lookup(_) => Ok(Step::Done),
+            Mode::Version(versions) => versions.end_epoch(&mut self.core, watermark, out).map_err(failed),
+            Mode::Stream(stream) => stream.end_epoch(&mut self.core, watermark, out).map_err(failed),
             Mode::Delta(delta) => {
                 if let Some(absent) = delta.end_epoch(&mut self.core).map_err(&failed)? {
                     let side = if absent.side == 0 { "left" } else { "right" };
@@ -168,7 +192,7 @@ impl Operator for JoinOperator {
     }
 
     fn seal(&mut self) -> Result<Vec<StateChange>, DataflowError> {
-        let core = &mut self.core;
+        let (core, mode) = (&mut self.core, &mut self.mode);
         let mut changes = Changes::new();
         let mut seal = || {
             for side in &mut core.sides {
@@ -179,6 +203,11 @@ impl Operator for JoinOperator {
             if garbage > live + MUCH_GARBAGE || core.keys.len() > 2 * live + MUCH_GARBAGE {
                 core.keys.clear()?;
                 core.sides.iter_mut().try_for_each(|side| side.reindex(&mut core.keys))?;
+                match mode {
+                    Mode::Lookup(lookup) => lookup.renumbered(),
+                    Mode::Version(versions) => versions.renumbered(),
+                    Mode::Stream(_) | Mode::Delta(_) => {}
+                }
             }
             Ok::<_, DataFusionError>(())
         };
@@ -206,9 +235,42 @@ impl Operator for JoinOperator {
         }
     }
 
+    fn attach(&mut self, cold: Arc<dyn ColdState>, keep: u64) {
+        for side in &mut self.core.sides {
+            side.cold = Some((self.id, cold.clone()));
+            side.keep = usize::try_from(keep / 2).unwrap_or(usize::MAX);
+        }
+    }
+
+    fn shrink(&mut self, keep: u64) -> Result<(), DataflowError> {
+        let Core { keys, sides, .. } = &mut self.core;
+        let index = keys.size() + sides[0].index_size() + sides[1].index_size();
+        let rows = [sides[0].resident_rows(), sides[1].resident_rows()];
+        // Each side gives in proportion to what it holds.
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(index) as f64;
+        let share = (keep / (rows[0] + rows[1]).max(1) as f64).min(1.0);
+        for (side, rows) in sides.iter_mut().zip(rows) {
+            side.shrink((rows as f64 * share) as usize);
+        }
+        Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        let Core { keys, sides, .. } = &self.core;
+        let sum = |of: fn(&Side) -> usize| of(&sides[0]) + of(&sides[1]);
+        Footprint {
+            resident: (keys.size() + sum(Side::index_size) + sum(Side::resident_rows)) as u64,
+            unsealed: sum(Side::unsealed) as u64,
+        }
+    }
+
     fn report(&self) -> StateReport {
         let core = &self.core;
-        let timers = (0..2).filter(|side| core.spec.bound.is_some() && core.spec.kind.keeps_unmatched(*side));
+        let waits = |side: usize| match core.spec.meets {
+            Meets::Version { .. } => side == 0,
+            Meets::All | Meets::Known { .. } => core.spec.kind.keeps_unmatched(side),
+        };
+        let timers = (0..2).filter(|side| core.spec.bound.is_some() && waits(*side));
         StateReport {
             keys: (core.sides[0].live + core.sides[1].live) as u64,
             bytes: (core.keys.size() + core.sides[0].size() + core.sides[1].size()) as u64,

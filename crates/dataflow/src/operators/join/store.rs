@@ -1,8 +1,9 @@
 //! What a checkpoint holds of one side.
 //!
-//! A checkpoint writes the rows that arrived since the last one as a new part (level 0), and for older parts a **patch** with the rows whose
-//! weight or count changed. Eight parts of one level become one of the next, until it has [`FULL_ROWS`] rows: a row is written again a few
-//! times at most, and a side of n rows has about n / [`FULL_ROWS`] parts. A part that is half gone, or has been patched as often as it has
+//! A checkpoint writes the rows that arrived since the last one as new parts of at most [`FULL_ROWS`] rows, and for older parts a **patch** with the
+//! rows whose weight or count changed. Eight parts of one level that are not full become one of the next: a row is written again a few
+//! times at most, and a side of n rows has about n / [`FULL_ROWS`] parts. A part is what is read when one of its rows is needed and not in
+//! memory. A part that is half gone, or has been patched as often as it has
 //! rows, is written again without what is gone.
 //!
 //! All of this is decided from numbers that a restored side has too, so that it writes the same entries as one that never stopped.
@@ -11,20 +12,20 @@
 //! |---|---|
 //! | `side, 0, part` | level, Arrow IPC stream: columns, `__weight`, `__count` as far as the side has them |
 //! | `side, 1, part, patch` | row (u32), weight (i64), count (i64), little endian, repeated; weight 0: gone |
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::Result;
 
 use super::keys::Keys;
-use super::side::{Part, Side, place};
+use super::side::Side;
 use crate::ipc;
 
 /// A part with so many rows is not merged any more.
-pub(super) const FULL_ROWS: usize = 1 << 16;
+pub(super) const FULL_ROWS: usize = 1 << 12;
 /// Level of such a part.
 const FULL: u8 = u8::MAX;
 /// So many parts of a level become one.
@@ -42,7 +43,7 @@ const PATCH_ROW: usize = 20;
 /// Entries by key; `None` deletes.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-fn part_key(tag: u8, part: u32) -> Vec<u8> {
+pub(super) fn part_key(tag: u8, part: u32) -> Vec<u8> {
     [&[tag, PART][..], &part.to_be_bytes()].concat()
 }
 
@@ -79,30 +80,32 @@ impl Side {
 
     /// Adds what has changed since the last seal.
     pub fn seal(&mut self, changes: &mut Changes) -> Result<()> {
+        self.seals += 1;
         self.drop_dead_parts();
         self.merge_new()?;
         let mut patches = self.take_patches();
         for i in 0..self.parts.len() {
             let (number, part) = (self.first + i as u32, &self.parts[i]);
-            let rows = part.rows.num_rows();
+            let rows = part.len;
             let patched = part.patched + patches.get(&number).map_or(0, Vec::len);
             if part.stored && rows > 0 && (part.live * 2 < rows || patched > rows) {
-                self.merge(i, i + 1, part.level.unwrap_or(0))?;
+                self.rewrite_part(i)?;
             }
         }
-        let parts = self.parts.iter().filter(|p| p.rows.num_rows() > 0).count();
+        let parts = self.parts.iter().filter(|p| !p.is_hole()).count();
         if parts > MANY_PARTS + 4 * self.live / FULL_ROWS || self.parts.len() > 2 * parts + MANY_HOLES {
             self.rewrite()?;
         }
         changes.extend(self.deleted.drain(..).map(|key| (key, None)));
         for i in 0..self.parts.len() {
             let (number, part) = (self.first + i as u32, &self.parts[i]);
-            if part.rows.num_rows() == 0 {
+            if part.is_hole() {
                 continue;
             }
             if !part.stored {
-                changes.insert(part_key(self.tag, number), Some(self.encode_part(part)?));
-                self.parts[i].stored = true;
+                changes.insert(part_key(self.tag, number), Some(self.encode_part(i)?));
+                let part = &mut self.parts[i];
+                (part.stored, part.sealed) = (true, self.seals);
             } else if let Some(rows) = patches.remove(&number) {
                 changes.insert(patch_key(self.tag, number, part.patches), Some(encode_patch(&rows)));
                 let part = &mut self.parts[i];
@@ -119,19 +122,17 @@ impl Side {
     fn merge_new(&mut self) -> Result<()> {
         let from = self.parts.iter().position(|p| p.level.is_none()).unwrap_or(self.parts.len());
         if from < self.parts.len() {
-            let rows: usize = self.parts.range(from..).map(|p| p.live).sum();
-            self.merge(from, self.parts.len(), if rows >= FULL_ROWS { FULL } else { 0 })?;
+            self.merge(from, FULL_ROWS, FULL, 0)?;
         }
         loop {
-            let there = |i: &usize| self.parts[*i].rows.num_rows() > 0;
-            let last: Vec<usize> = (0..self.parts.len()).rev().filter(there).take(FAN).collect();
+            let last: Vec<usize> =
+                (0..self.parts.len()).rev().filter(|i| !self.parts[*i].is_hole()).take(FAN).collect();
             let level = last.first().and_then(|i| self.parts[*i].level).unwrap_or(FULL);
             let same = last.iter().all(|i| self.parts[*i].level == Some(level));
             let (Some(from), true, true) = (last.last(), last.len() == FAN && same, level != FULL) else {
                 return Ok(());
             };
-            let rows: usize = self.parts.range(*from..).map(|p| p.live).sum();
-            self.merge(*from, self.parts.len(), if rows >= FULL_ROWS { FULL } else { level + 1 })?;
+            self.merge(*from, FULL_ROWS, FULL, level + 1)?;
         }
     }
 
@@ -158,41 +159,23 @@ impl Side {
     /// All rows into full parts with new numbers.
     fn rewrite(&mut self) -> Result<()> {
         let ids: Vec<u64> = self.parts.iter().flat_map(|p| self.ids_of(p)).collect();
-        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let start = self.first + self.parts.len() as u32;
-        let mut parts = Vec::new();
+        let mut parts = VecDeque::new();
         for ids in ids.chunks(FULL_ROWS) {
-            let rows = RecordBatch::try_new(self.schema.clone(), self.gather(ids, &all)?)?;
             let (Some(first), Some(last)) = (ids.first(), ids.last()) else { continue };
             let level = if ids.len() == FULL_ROWS { FULL } else { 0 };
-            let times = self.time_range(&rows)?;
-            parts.push(Part {
-                rows,
-                first: *first,
-                end: last + 1,
-                live: ids.len(),
-                level: Some(level),
-                stored: false,
-                patches: 0,
-                patched: 0,
-                times,
-            });
+            parts.push_back(self.part_with(ids, *first, last + 1, Some(level))?);
         }
         (self.first..start).for_each(|number| self.forget_entries(number));
-        for (i, ids) in ids.chunks(FULL_ROWS).enumerate() {
-            for (row, id) in ids.iter().enumerate() {
-                let at = (id - self.base) as usize;
-                self.loc[at] = place(start + i as u32, row);
-            }
-        }
-        self.parts = parts.into();
+        self.parts = parts;
         self.first = start;
         Ok(())
     }
 
     /// A part that was just made: all its rows are alive.
-    fn encode_part(&self, part: &Part) -> Result<Vec<u8>> {
-        let mut columns = part.rows.columns().to_vec();
+    fn encode_part(&self, at: usize) -> Result<Vec<u8>> {
+        let part = &self.parts[at];
+        let mut columns: Vec<ArrayRef> = self.rows_of(&[at])?.iter().flat_map(|rows| rows.columns().to_vec()).collect();
         if self.traits.weights {
             let weights: Int64Array = self.ids_of(part).map(|id| self.weight(id)).collect();
             columns.push(Arc::new(weights) as ArrayRef);
@@ -201,10 +184,20 @@ impl Side {
             let counts: Int64Array = self.ids_of(part).map(|id| self.count(id)).collect();
             columns.push(Arc::new(counts));
         }
-        let rows = RecordBatch::try_new(self.stored_schema(), columns)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(part.len));
+        let rows = RecordBatch::try_new_with_options(self.stored_schema(), columns, &options)?;
         let mut value = vec![part.level.unwrap_or(0)];
         value.extend(ipc::encode(&rows)?);
         Ok(value)
+    }
+
+    /// The rows of a part, and their weights and counts as far as the side has them.
+    pub(super) fn decode_part(&self, bytes: &[u8]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        let rows = ipc::decode(bytes, &self.stored_schema())?;
+        let (own, extra) = rows.columns().split_at(self.schema.fields().len());
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let own = RecordBatch::try_new_with_options(self.schema.clone(), own.to_vec(), &options)?;
+        Ok((own, extra.to_vec()))
     }
 
     /// Takes an entry; `key` is without the side. What is wrong with it, if it is not one of this side's.
@@ -219,13 +212,10 @@ impl Side {
         match (key.first(), key.len(), number(1)) {
             (Some(&PART), 5, Some(part)) => {
                 let (level, bytes) = value.split_first().ok_or("no level")?;
-                let rows = ipc::decode(bytes, &self.stored_schema()).map_err(|e| format!("unreadable rows: {e}"))?;
-                let width = self.schema.fields().len();
-                let extra = |i: usize| rows.columns().get(width + i).map(|c| c.as_primitive::<Int64Type>().clone());
+                let (rows, extra) = self.decode_part(bytes).map_err(|e| format!("unreadable rows: {e}"))?;
+                let extra = |i: usize| extra.get(i).map(|c| c.as_primitive::<Int64Type>().clone());
                 let weights = if self.traits.weights { extra(0) } else { None };
                 let counts = if self.traits.counts { extra(usize::from(self.traits.weights)) } else { None };
-                let columns = rows.columns()[..width].to_vec();
-                let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| e.to_string())?;
                 let values = |column: &Option<Int64Array>| column.as_ref().map_or(Vec::new(), |c| c.values().to_vec());
                 self.restore(keys, part, *level, rows, &values(&weights), &values(&counts), watermark)
                     .map_err(|e| e.to_string())

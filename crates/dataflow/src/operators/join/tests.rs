@@ -10,6 +10,8 @@ use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use millstream_plan::{Epoch, EpochPlan, SourceId, SourcePlan, Watermark};
 use proptest::prelude::*;
 
+mod lookup;
+
 use super::*;
 use crate::graph::{JoinInput, JoinKind, Retention, TimeDomain};
 use crate::operators::BATCH_ROWS;
@@ -50,7 +52,7 @@ fn earlier() -> Arc<dyn PhysicalExpr> {
 fn spec(kind: JoinKind, append_only: [bool; 2]) -> Join {
     let input =
         |side: usize| JoinInput { schema: schema(), append_only: append_only[side], keys: vec![0], retention: None };
-    Join { kind, inputs: [input(0), input(1)], null_equal: false, residual: None, bound: None }
+    Join { kind, inputs: [input(0), input(1)], null_equal: false, residual: None, bound: None, meets: Meets::All }
 }
 
 /// Right rows match left rows that are not later and at most 10 ms earlier.

@@ -3,6 +3,9 @@
 //! **Entries.** Of partitions that hold few rows, one per partition: `p ‖ partition` → `(weight, length of the order columns, length of the row,
 //! row)…`. Of the others, one per row, so that a checkpoint costs what has changed: `r ‖ partition ‖ row` → `weight, length of the order columns, length
 //! of the partition`. Numbers are little endian.
+//!
+//! **Memory.** A partition that the store has as it is can be let go of ([`Partitions::shrink`]) and is read again when one of its rows comes. From
+//! then on a partition that is not in memory may still be in the store.
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
@@ -11,8 +14,9 @@ use hashbrown::{HashMap, HashSet};
 use millstream_plan::OperatorId;
 
 use super::{Layout, Multiset, Row, bytes};
+use crate::cold::ColdState;
 use crate::graph::Ordered;
-use crate::operators::StateChange;
+use crate::operators::{Footprint, StateChange};
 use crate::{DataflowError, DeltaBatch};
 
 /// How much of its rows a partition keeps.
@@ -38,6 +42,12 @@ pub(in crate::operators) struct Partition {
     touched: bool,
     /// Changed since the last checkpoint.
     dirty: bool,
+    /// The seal that wrote it last; 0: it was restored.
+    sealed: u64,
+    /// When a row of it came last.
+    used: u64,
+    /// Bytes of its key and rows.
+    bytes: u64,
 }
 
 /// See the module.
@@ -55,8 +65,26 @@ pub(in crate::operators) struct Partitions {
     dirty: Vec<Arc<[u8]>>,
     /// (partition, row) of rows that changed since the last checkpoint.
     changed: HashSet<(Arc<[u8]>, Box<[u8]>)>,
-    rows: u64,
     bytes: u64,
+    /// Bytes of partitions that changed since the last seal.
+    unsealed: u64,
+    cold: Option<Cold>,
+    /// Seals so far.
+    seals: u64,
+    /// Counts batches, to find what was not used for longest.
+    clock: u64,
+}
+
+/// Where partitions are that are not in memory.
+struct Cold {
+    store: Arc<dyn ColdState>,
+    /// Bytes to keep while entries are restored.
+    keep: u64,
+    /// The partition that is being restored.
+    restoring: Option<u32>,
+    /// Partitions that only the store has, and their bytes.
+    away: u64,
+    away_bytes: u64,
 }
 
 /// What a row costs beside its bytes.
@@ -76,18 +104,136 @@ impl Partitions {
             touched: Vec::new(),
             dirty: Vec::new(),
             changed: HashSet::new(),
-            rows: 0,
             bytes: 0,
+            unsealed: 0,
+            cold: None,
+            seals: 0,
+            clock: 0,
         })
     }
 
-    /// Partitions that hold rows.
-    pub fn len(&self) -> usize {
-        self.index.len()
+    /// See [`Operator::attach`](crate::operators::Operator::attach).
+    pub fn attach(&mut self, store: Arc<dyn ColdState>, keep: u64) {
+        self.cold = Some(Cold { store, keep, restoring: None, away: 0, away_bytes: 0 });
     }
 
+    /// Partitions that hold rows.
+    pub fn len(&self) -> u64 {
+        self.index.len() as u64 + self.cold.as_ref().map_or(0, |c| c.away)
+    }
+
+    /// Bytes of all partitions.
     pub fn bytes(&self) -> u64 {
+        self.resident() + self.cold.as_ref().map_or(0, |c| c.away_bytes)
+    }
+
+    fn resident(&self) -> u64 {
         self.bytes + self.slots.len() as u64 * size_of::<Partition>() as u64
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        Footprint { resident: self.resident(), unsealed: self.unsealed }
+    }
+
+    /// Lets go of partitions that the store has, those that were not used for longest first, until about `keep` bytes are in memory.
+    pub fn shrink(&mut self, keep: u64) {
+        let Some(cold) = &self.cold else { return };
+        let (readable, mut resident) = (cold.store.stored_seals(), self.resident());
+        let mut order: Vec<(u64, u32)> = Vec::new();
+        for (slot, at) in self.slots.iter().enumerate() {
+            let is_idle = !at.touched && !at.dirty && at.sealed <= readable && !at.rows.is_empty();
+            if is_idle && at.pending.is_empty() {
+                order.push((at.used, slot as u32));
+            }
+        }
+        order.sort_unstable();
+        for (_, slot) in order {
+            if resident <= keep {
+                break;
+            }
+            resident = resident.saturating_sub(self.slots[slot as usize].bytes + size_of::<Partition>() as u64);
+            self.let_go(slot);
+        }
+        self.compact();
+    }
+
+    /// Forgets a partition that the store has.
+    fn let_go(&mut self, slot: u32) {
+        let at = &mut self.slots[slot as usize];
+        self.index.remove(&at.key);
+        (at.rows, at.bound) = (Multiset::default(), None);
+        let bytes = std::mem::take(&mut at.bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.free.push(slot);
+        if let Some(cold) = &mut self.cold {
+            (cold.away, cold.away_bytes) = (cold.away + 1, cold.away_bytes + bytes);
+        }
+    }
+
+    /// Gives the memory of free slots back when most are free. Slots have no meaning between epochs.
+    fn compact(&mut self) {
+        if self.free.len() < 1024 || self.free.len() * 2 < self.slots.len() || !self.touched.is_empty() {
+            return;
+        }
+        let mut is_free = vec![false; self.slots.len()];
+        std::mem::take(&mut self.free).into_iter().for_each(|slot| is_free[slot as usize] = true);
+        let mut kept = 0;
+        let mut old = 0;
+        self.slots.retain(|at| {
+            let keep = !is_free[old];
+            if keep {
+                if let Some(slot) = self.index.get_mut(&at.key) {
+                    *slot = kept;
+                }
+                kept += 1;
+            }
+            old += 1;
+            keep
+        });
+        self.slots.shrink_to_fit();
+    }
+
+    /// Reads those of these partitions that are not in memory from the store, if they may be there.
+    fn fetch<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        shorten: impl Fn(&mut Vec<(Row, i64)>) -> Option<Row>,
+    ) -> Result<(), DataflowError> {
+        let Some(store) = self.cold.as_ref().filter(|c| c.away > 0).map(|c| c.store.clone()) else { return Ok(()) };
+        let mut wanted: Vec<&[u8]> = keys.filter(|key| !self.index.contains_key(*key)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let entries = match self.kept {
+            Kept::Few => {
+                let keys: Vec<Vec<u8>> = wanted.iter().map(|key| [b"p", *key].concat()).collect();
+                let values = store.get(self.id, &keys)?;
+                keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect()
+            }
+            Kept::All => {
+                let mut entries = Vec::new();
+                for key in wanted {
+                    entries.extend(store.scan(self.id, &[b"r", key].concat())?);
+                }
+                entries
+            }
+        };
+        let mut fetched = Vec::new();
+        for (key, value) in entries {
+            let slot = self.take_entry(&key, &value)?;
+            if fetched.last() != Some(&slot) {
+                fetched.push(slot);
+            }
+        }
+        for slot in fetched {
+            let at = &mut self.slots[slot as usize];
+            let mut rows: Vec<(Row, i64)> = at.rows.iter().map(|(row, weight)| (row.clone(), weight)).collect();
+            at.bound = shorten(&mut rows);
+            if let Some(cold) = &mut self.cold {
+                cold.away = cold.away.saturating_sub(1);
+                cold.away_bytes = cold.away_bytes.saturating_sub(at.bytes);
+            }
+        }
+        Ok(())
     }
 
     pub fn get(&self, slot: u32) -> &Partition {
@@ -115,6 +261,9 @@ impl Partitions {
             bound: None,
             touched: false,
             dirty: false,
+            sealed: 0,
+            used: self.clock,
+            bytes: key.len() as u64,
         };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -145,11 +294,14 @@ impl Partitions {
         shorten: impl Fn(&mut Vec<(Row, i64)>) -> Option<Row>,
     ) -> Result<(), DataflowError> {
         let partition = self.layout.partition.encode(&batch.rows)?;
+        self.clock += 1;
+        self.fetch((0..batch.num_rows()).map(|i| bytes(partition.as_ref(), i)), &shorten)?;
         let order = self.layout.order.encode(&batch.rows)?;
         let mut slots = Vec::with_capacity(batch.num_rows());
         let mut rows: Vec<u32> = Vec::with_capacity(batch.num_rows());
         for i in 0..batch.num_rows() {
             let slot = self.slot(bytes(partition.as_ref(), i));
+            self.slots[slot as usize].used = self.clock;
             let bound = self.slots[slot as usize].bound.as_ref();
             if bound.is_none_or(|bound| wanted(bound, bytes(order.as_ref(), i), None)) {
                 slots.push(slot);
@@ -216,9 +368,12 @@ impl Partitions {
                 )));
             }
             if at.rows.len() > length {
-                (self.rows, self.bytes) = (self.rows + 1, self.bytes + size);
+                at.bytes += size;
+                self.bytes += size;
+                self.unsealed += size;
             } else if at.rows.len() < length {
-                (self.rows, self.bytes) = (self.rows.saturating_sub(1), self.bytes.saturating_sub(size));
+                at.bytes = at.bytes.saturating_sub(size);
+                self.bytes = self.bytes.saturating_sub(size);
             }
         }
         Ok(())
@@ -233,9 +388,10 @@ impl Partitions {
             self.changed.extend(changed.clone().map(|r| (at.key.clone(), r.bytes().into())));
         }
         let gone = changed.skip(usize::from(keep > 0)).map(|r| r.bytes().len() as u64 + ROW_BYTES);
-        let (count, bytes) = gone.fold((0, 0), |(n, sum), size| (n + 1, sum + size));
+        let bytes: u64 = gone.sum();
         at.rows.truncate(keep, weight);
-        (self.rows, self.bytes) = (self.rows.saturating_sub(count), self.bytes.saturating_sub(bytes));
+        at.bytes = at.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     /// Empties a partition.
@@ -250,16 +406,17 @@ impl Partitions {
             let key = &self.slots[slot as usize].key;
             self.changed.extend(rows.iter().map(|(r, _)| (key.clone(), r.bytes().into())));
         }
-        self.rows = self.rows.saturating_sub(rows.len() as u64);
         let bytes: u64 = rows.iter().map(|(r, _)| r.bytes().len() as u64 + ROW_BYTES).sum();
+        self.slots[slot as usize].bytes = self.slots[slot as usize].bytes.saturating_sub(bytes);
         self.bytes = self.bytes.saturating_sub(bytes);
         rows
     }
 
     fn mark(&mut self, slot: u32) {
         let at = &mut self.slots[slot as usize];
-        if self.kept == Kept::Few && !std::mem::replace(&mut at.dirty, true) {
+        if !std::mem::replace(&mut at.dirty, true) {
             self.dirty.push(at.key.clone());
+            self.unsealed += at.bytes;
         }
     }
 
@@ -270,7 +427,7 @@ impl Partitions {
             return;
         }
         if self.index.remove(&at.key).is_some() {
-            self.bytes = self.bytes.saturating_sub(at.key.len() as u64);
+            self.bytes = self.bytes.saturating_sub(std::mem::take(&mut at.bytes));
             self.free.push(slot);
         }
     }
@@ -285,18 +442,21 @@ impl Partitions {
 
     /// See [`Operator::seal`](crate::operators::Operator::seal).
     pub fn seal(&mut self) -> Vec<StateChange> {
+        (self.seals, self.unsealed) = (self.seals + 1, 0);
         let mut keys = std::mem::take(&mut self.dirty);
         keys.sort_unstable();
         keys.dedup();
         let mut sealed = Vec::with_capacity(keys.len() + self.changed.len());
         for key in keys {
-            let slot = self.index.get(&key).copied();
-            let value = slot.map(|slot| {
-                let at = &mut self.slots[slot as usize];
-                at.dirty = false;
-                encode_partition(&at.rows)
+            let at = self.index.get(&key).map(|slot| &mut self.slots[*slot as usize]);
+            let at = at.map(|at| {
+                (at.dirty, at.sealed) = (false, self.seals);
+                &*at
             });
-            sealed.push(StateChange { key: [b"p", &*key].concat(), value });
+            if self.kept == Kept::Few {
+                let value = at.map(|at| encode_partition(&at.rows));
+                sealed.push(StateChange { key: [b"p", &*key].concat(), value });
+            }
         }
         let mut rows: Vec<_> = std::mem::take(&mut self.changed).into_iter().collect();
         rows.sort_unstable();
@@ -312,6 +472,17 @@ impl Partitions {
 
     /// Takes one entry; returns its partition.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<u32, DataflowError> {
+        let slot = self.take_entry(key, value)?;
+        let resident = self.resident();
+        if let Some(cold) = &mut self.cold {
+            // A partition is complete when the next one comes.
+            let before = cold.restoring.replace(slot).filter(|before| *before != slot && resident > cold.keep);
+            before.into_iter().for_each(|before| self.let_go(before));
+        }
+        Ok(slot)
+    }
+
+    fn take_entry(&mut self, key: &[u8], value: &[u8]) -> Result<u32, DataflowError> {
         self.try_restore(key, value)
             .ok_or_else(|| DataflowError::Corrupt(format!("operator {}: a state entry is damaged", self.id)))
     }
@@ -320,9 +491,10 @@ impl Partitions {
         let (tag, key) = key.split_first()?;
         let mut add = |partition: &[u8], row: Row, weight: i64| {
             let slot = self.slot(partition);
-            self.rows += 1;
-            self.bytes += row.bytes().len() as u64 + ROW_BYTES;
-            self.slots[slot as usize].rows.add(row, weight).ok()?;
+            let (at, bytes) = (&mut self.slots[slot as usize], row.bytes().len() as u64 + ROW_BYTES);
+            at.bytes += bytes;
+            self.bytes += bytes;
+            at.rows.add(row, weight).ok()?;
             Some(slot)
         };
         match tag {

@@ -20,7 +20,8 @@ use millstream_plan::OperatorId;
 
 use self::evaluate::Evaluator;
 use super::ordered::{EncodedRows, Kept, Multiset, Partitions, Row};
-use super::{BATCH_ROWS, EpochContext, Operator, StateChange, StateReport, Step, failed};
+use super::{BATCH_ROWS, EpochContext, Footprint, Operator, StateChange, StateReport, Step, failed};
+use crate::cold::ColdState;
 use crate::graph::Over;
 use crate::{DataflowError, DeltaBatch};
 
@@ -267,8 +268,21 @@ impl Operator for OverOperator {
         self.partitions.restore(key, value).map(|_| ())
     }
 
+    fn attach(&mut self, cold: Arc<dyn ColdState>, keep: u64) {
+        self.partitions.attach(cold, keep);
+    }
+
+    fn shrink(&mut self, keep: u64) -> Result<(), DataflowError> {
+        self.partitions.shrink(keep);
+        Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.partitions.footprint()
+    }
+
     fn report(&self) -> StateReport {
-        StateReport { keys: self.partitions.len() as u64, bytes: self.partitions.bytes(), next_timer: None }
+        StateReport { keys: self.partitions.len(), bytes: self.partitions.bytes(), next_timer: None }
     }
 }
 

@@ -21,7 +21,8 @@ use arrow::datatypes::SchemaRef;
 use millstream_plan::OperatorId;
 
 use super::ordered::{EncodedRows, Kept, Multiset, Partitions, Row};
-use super::{BATCH_ROWS, EpochContext, Operator, StateChange, StateReport, Step};
+use super::{BATCH_ROWS, EpochContext, Footprint, Operator, StateChange, StateReport, Step};
+use crate::cold::ColdState;
 use crate::graph::{Close, Rank, RankFunction};
 use crate::times::to_millis;
 use crate::{DataflowError, DeltaBatch};
@@ -250,9 +251,25 @@ impl Operator for RankOperator {
         Ok(())
     }
 
+    fn attach(&mut self, cold: Arc<dyn ColdState>, keep: u64) {
+        // Partitions of windows are needed when they close, and then forgotten.
+        if self.spec.rows.close.is_none() {
+            self.partitions.attach(cold, keep);
+        }
+    }
+
+    fn shrink(&mut self, keep: u64) -> Result<(), DataflowError> {
+        self.partitions.shrink(keep);
+        Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.partitions.footprint()
+    }
+
     fn report(&self) -> StateReport {
         StateReport {
-            keys: self.partitions.len() as u64,
+            keys: self.partitions.len(),
             bytes: self.partitions.bytes(),
             next_timer: self.timers.first().map(|(end, _)| *end),
         }

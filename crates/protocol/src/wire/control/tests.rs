@@ -122,6 +122,7 @@ fn done() -> impl Strategy<Value = TaskDone> {
     );
     (era(), task(), epoch(), vec(split, 0..3), vec(operator, 0..3), any::<(u64, u64)>()).prop_map(
         |(era, task, epoch, splits, operators, (busy_micros, output_bytes))| TaskDone {
+            unsealed_bytes: output_bytes / 3,
             era,
             task,
             epoch,
