@@ -165,6 +165,8 @@ pub struct SourceNode {
     pub watermark: Option<WatermarkNode>,
     /// The table is looked up, and read in epochs of its own, before rows of other tables.
     pub side: Option<SideTable>,
+    /// Rows that go are left out: each row that comes is a version of its key.
+    pub only_new: bool,
 }
 
 /// Which rows of a table that is looked up a row of another table meets. Those that were read in earlier epochs, in any case.

@@ -2,6 +2,8 @@
 //!
 //! Lateness is decided here and nowhere else: a row whose event time is below the plan's watermark of the table. Rows of a table whose rows change
 //! are never late: what was dropped when it came would be missing when it goes.
+//!
+//! Of a table whose rows are read as versions, those that go are left out.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -87,7 +89,14 @@ impl SourceInput {
     }
 
     fn take(&mut self, split: &SplitId, batch: SourceBatch, plan_watermark: Watermark) -> Result<Read, ExecutorError> {
-        let SourceBatch { rows: decoded, weights, bad, bad_count, records, bytes, origin } = batch;
+        let SourceBatch { rows: mut decoded, mut weights, bad, bad_count, records, bytes, origin } = batch;
+        // By row, if some are left out: its number in the batch.
+        let mut kept: Option<Vec<usize>> = None;
+        if let Some(weights) = weights.take_if(|_| self.spec.only_new) {
+            let keep: BooleanArray = weights.iter().map(|w| Some(w > Some(0))).collect();
+            decoded = filter_record_batch(&decoded, &keep).map_err(DataflowError::from)?;
+            kept = Some((0..keep.len()).filter(|i| keep.value(*i)).collect());
+        }
         let error = |e: datafusion::error::DataFusionError| DataflowError::Expression {
             operator: format!("table {}", self.spec.table),
             message: e.strip_backtrace(),
@@ -108,6 +117,7 @@ impl SourceInput {
                     for row in late_rows {
                         let detail =
                             format!("event time {} ms is below the watermark {plan_watermark} ms", times.value(row));
+                        let row = kept.as_ref().map_or(row, |kept| kept[row]);
                         dead.push(origin.dead_letter(row, DeadLetterReason::Late, detail));
                     }
                     let keep: BooleanArray = (0..times.len()).map(|i| Some(on_time(i))).collect();

@@ -50,6 +50,7 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines.extend(s.metadata.iter().map(|(f, key)| format!("{} {key}", f.name())));
             lines.extend(s.columns.iter().map(|c| format!("{} {}", c.name, c.expr)));
             lines.extend(s.prefilter.iter().map(|p| format!("{p:?}")));
+            lines.extend(s.only_new.then(|| "only new".to_owned()));
             lines.extend(s.side.iter().map(|s| format!("{s:?}")));
             lines.extend(s.watermark.iter().map(|w| format!("{} {} {:?}", w.column, w.expr, w.idle_timeout_ms)));
             lines
@@ -137,7 +138,9 @@ fn source_lines(source: &SourceNode, append_only: bool, specs: &[SourceSpec]) ->
     let connector = spec.and_then(|s| s.options.text("connector")).unwrap_or("?");
     let mut lines = vec![format!("source {} ({connector})", source.table)];
     lines.push(format!("decodes    {}", columns(&source.decoded)));
-    if !append_only {
+    if source.only_new {
+        lines.push("rows       versions of each key".to_owned());
+    } else if !append_only {
         let keyed = spec.is_some_and(|s| !s.key.is_empty());
         lines.push(format!("rows       {}", if keyed { "upserts" } else { "changes" }));
     }

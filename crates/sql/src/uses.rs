@@ -16,7 +16,7 @@ use crate::catalog::Catalog;
 use crate::lower::time_pairs;
 use crate::set::SetNode;
 use crate::table::{ColumnOrigin, StreamTable, Table};
-use crate::versions::{as_of, versions};
+use crate::versions::{as_of, table_of, versions};
 use crate::window::{Partition, WindowTvf};
 
 /// What is needed of one column.
@@ -127,6 +127,8 @@ pub(crate) struct TableUse {
     pub watermark: bool,
     /// For each reader, the values that it accepts by column; rows with others do not matter to it.
     readers: Vec<BTreeMap<usize, FilterValues>>,
+    /// Readers that join its versions.
+    versions: usize,
 }
 
 impl TableUse {
@@ -150,6 +152,11 @@ impl TableUse {
             _ => Ok(Transformed::no(e)),
         })?;
         catalog.coerce(known.data, &table.base)
+    }
+
+    /// All readers join versions of its rows, which its watermark orders.
+    pub fn is_versions(&self, table: &Table) -> bool {
+        self.versions == self.readers.len() && table.watermark.is_some()
     }
 
     /// What is needed of the base schema.
@@ -258,7 +265,11 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
                 Some(versions) => {
                     let mut below = needs;
                     versions.key_columns().into_iter().for_each(|c| add(&mut below, c, Paths::All, false));
-                    visit(uses, &versions.input, below, None)
+                    visit(uses, &versions.input, below, None)?;
+                    if let Some(used) = table_of(versions).and_then(|table| uses.get_mut(&table.name.text)) {
+                        used.versions += 1;
+                    }
+                    Ok(())
                 }
                 None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
             }

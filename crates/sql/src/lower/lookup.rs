@@ -185,6 +185,12 @@ impl Lowering<'_> {
                 "take an event time of the other side, with PRIMARY KEY and WATERMARK in this table, or join the table without FOR SYSTEM_TIME",
             ));
         }
+        if !self.output(right).append_only {
+            let message =
+                "FOR SYSTEM_TIME AS OF a processing time looks up rows that stay, and those of this table change";
+            return Err(Mistake::new(self.place(WORDS), message)
+                .hint("join the table without FOR SYSTEM_TIME: the result follows its changes"));
+        }
         if !self.output(left).append_only && reading.contains(&Some(SideTable::Refreshed)) {
             let message = "rows that are taken back would be looked up again, and may find other rows than before";
             return Err(Mistake::new(self.place(WORDS), message).hint(

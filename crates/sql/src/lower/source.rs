@@ -93,10 +93,8 @@ impl Lowering<'_> {
         let changing = self.catalog.changing.get(&table.name.text);
         let reads = if changing.is_some() { Reads::Changes } else { table.reads() };
         let key = if reads == Reads::Upserts { self.upsert_key(table)? } else { Vec::new() };
-        // A record must have its key.
-        let named =
-            |f: &FieldRef| Arc::new(f.as_ref().clone().with_nullable(f.is_nullable() && !key.contains(f.name())));
-        let decoded = Arc::new(Schema::new(decoded.iter().map(named).collect::<Vec<_>>()));
+        let only_new = !key.is_empty() && used.is_versions(table);
+        let decoded = Arc::new(Schema::new(decoded));
         let prefilter = used
             .prefilter(table)
             .map(|(index, values)| SourceFilter { column: table.base.field(index).name().clone(), values });
@@ -113,13 +111,18 @@ impl Lowering<'_> {
         if let Some(format) = &mut format {
             format.debezium.key.clone_from(&key);
         }
+        // A record must have its key.
+        let strict = decoded.fields().iter().map(|f| match key.contains(f.name()) {
+            true => Arc::new(f.as_ref().clone().with_nullable(false)),
+            false => f.clone(),
+        });
         let spec = SourceSpec {
             id,
             table: table.name.text.clone(),
             pipeline: self.pipeline.to_owned(),
             options,
             format,
-            schema: decoded.clone(),
+            schema: Arc::new(Schema::new(strict.collect::<Vec<_>>())),
             metadata: metadata
                 .iter()
                 .map(|(field, key)| MetadataColumn { field: field.clone(), key: key.clone() })
@@ -138,15 +141,16 @@ impl Lowering<'_> {
             columns,
             watermark,
             side: None,
+            only_new,
         };
         let mut output = edge(Arc::new(Schema::new(fields)), &roles, None);
-        output.append_only = reads == Reads::Appended;
+        output.append_only = reads == Reads::Appended || only_new;
         if let Some(key) = changing {
             let position = |name: &String| output.schema.index_of(name).ok();
             output.key = key.iter().map(position).collect::<Option<Vec<_>>>().filter(|k| !k.is_empty());
         }
         let source = NodeKind::Source(Box::new(node));
-        let node = match key.is_empty() {
+        let node = match key.is_empty() || only_new {
             true => self.push(source, Vec::new(), output)?,
             false => {
                 let upserts = EdgeType { schema: upsert_schema(&output.schema, &key), ..output.clone() };

@@ -54,3 +54,14 @@ INSERT INTO sink SELECT id, tags FROM t;
 -- case: a column called as that of the changes
 CREATE TABLE folder (op BIGINT, name STRING) WITH ('connector' = 'filesystem', 'path' = '/tmp/folder', 'format' = 'json', 'changelog.column' = 'op');
 INSERT INTO folder SELECT id, name FROM shop;
+-- case: versions of a table that is also read by its key
+CREATE TABLE rates (currency STRING, rate DOUBLE, since TIMESTAMP(3), WATERMARK FOR since AS since - INTERVAL '1' MINUTE, PRIMARY KEY (currency) NOT ENFORCED)
+WITH ('connector' = 'upsert-kafka', 'topic' = 'rates', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
+CREATE TABLE sink (id BIGINT, rate DOUBLE) WITH ('connector' = 'print');
+CREATE TABLE latest (rate DOUBLE) WITH ('connector' = 'print');
+INSERT INTO latest SELECT rate FROM rates;
+INSERT INTO sink SELECT o.id, r.rate FROM orders o JOIN rates FOR SYSTEM_TIME AS OF o.ts AS r ON o.city = r.currency;
+-- case: a lookup in rows that change
+CREATE TABLE stock (id BIGINT, n BIGINT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = '/tmp/stock', 'format' = 'debezium-json');
+CREATE TABLE sink (id BIGINT, n BIGINT) WITH ('connector' = 'print');
+INSERT INTO sink SELECT o.id, s.n FROM orders o JOIN stock FOR SYSTEM_TIME AS OF PROCTIME() AS s ON o.id = s.id;

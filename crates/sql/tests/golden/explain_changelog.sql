@@ -29,3 +29,8 @@ CREATE TABLE kept (id BIGINT, name STRING, PRIMARY KEY (id) NOT ENFORCED)
 WITH ('connector' = 'kafka', 'topic' = 'kept', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json', 'scan.compacted' = 'false');
 CREATE TABLE folder (id BIGINT, name STRING) WITH ('connector' = 'filesystem', 'path' = '/tmp/folder', 'format' = 'parquet', 'changelog.column' = 'op');
 INSERT INTO folder SELECT id, name FROM kept;
+-- case: versions of a table of upserts
+CREATE TABLE rates (currency STRING, rate DOUBLE, since TIMESTAMP(3), WATERMARK FOR since AS since - INTERVAL '1' MINUTE, PRIMARY KEY (currency) NOT ENFORCED)
+WITH ('connector' = 'upsert-kafka', 'topic' = 'rates', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
+CREATE TABLE sink (id BIGINT, rate DOUBLE) WITH ('connector' = 'print');
+INSERT INTO sink SELECT o.id, r.rate FROM orders o JOIN rates FOR SYSTEM_TIME AS OF o.ts AS r ON o.city = r.currency;
