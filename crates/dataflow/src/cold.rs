@@ -9,6 +9,9 @@ use millstream_plan::OperatorId;
 
 use crate::DataflowError;
 
+/// Keys and values, in order of keys.
+pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Reads the store of a task. Keys and values are those of the operators' [`StateChange`](crate::operators::StateChange)s.
 pub trait ColdState: Send + Sync {
     /// So many seals of this task, counted since it was restored, can be read.
@@ -24,5 +27,5 @@ pub trait ColdState: Send + Sync {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DataflowError>;
+    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Entries, DataflowError>;
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_dataflow::DataflowError;
-use millstream_dataflow::cold::ColdState;
+use millstream_dataflow::cold::{ColdState, Entries};
 use millstream_plan::OperatorId;
 use millstream_state::keys;
 use millstream_state::task::TaskStore;
@@ -84,7 +84,7 @@ impl ColdState for StoreReader {
         self.store.get_many(&keys).map_err(|e| DataflowError::Store(e.to_string()))
     }
 
-    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DataflowError> {
+    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Entries, DataflowError> {
         let prefix = keys::state_key(operator, ENTRIES, prefix);
         let mut found = Vec::new();
         let scanned = self.store.scan_prefix::<millstream_state::StateError>(&prefix, |key, value| {

@@ -14,8 +14,10 @@ const BLOCK_CACHE: usize = 32 * MIB;
 const MEMTABLES: usize = 64 * MIB;
 /// Memtable of one store.
 const MEMTABLE: usize = 4 * MIB;
-/// Bound of one SST, and so of the memory that its upload takes.
+/// Bound of one file, and so of the memory that its upload takes.
 const SST: u64 = 16 * MIB as u64;
+/// Values from this size on stand in files of their own, which compaction does not write again.
+const LARGE_VALUE: u64 = 32 << 10;
 
 struct Shared {
     env: Result<Env, rocksdb::Error>,
@@ -57,6 +59,11 @@ pub fn options() -> Result<Options, StateError> {
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
     options.set_compression_type(DBCompressionType::Lz4);
+    options.set_enable_blob_files(true);
+    options.set_min_blob_size(LARGE_VALUE);
+    options.set_blob_file_size(SST);
+    options.set_blob_compression_type(DBCompressionType::Lz4);
+    options.set_enable_blob_gc(true);
     options.set_paranoid_checks(true);
     options.set_keep_log_file_num(1);
     options.set_log_level(rocksdb::LogLevel::Warn);

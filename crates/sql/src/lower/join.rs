@@ -199,7 +199,7 @@ impl Lowering<'_> {
         };
         let edges = [0, 1].map(|side| Input { from: finished[side].0, exchange: exchange(side) });
         let base = self.push(NodeKind::Join(Arc::new(spec)), edges.to_vec(), output)?;
-        self.joined(base, kind, &rels, widths, order, roles, bound.and_then(|b| b.windows))
+        self.joined(base, kind, &rels, &Shape { widths, order, roles }, bound.and_then(|b| b.windows))
     }
 
     /// Index of a key among the columns, which it joins if it is not one of them.
@@ -329,15 +329,14 @@ impl Lowering<'_> {
         base: millstream_plan::OperatorId,
         kind: JoinKind,
         rels: &[Rel; 2],
-        widths: [usize; 2],
-        order: [usize; 2],
-        roles: Vec<Role>,
+        shape: &Shape,
         windows: Option<TimeDomain>,
     ) -> Result<Rel> {
+        let Shape { widths, order, roles } = shape;
         let output: &EdgeType = self.output(base);
         let mut columns = Vec::new();
         let mut fields = Vec::new();
-        for side in if kind.is_filter() { &[0][..] } else { &order } {
+        for side in if kind.is_filter() { &[0][..] } else { order } {
             let (side, rel) = (*side, &rels[*side]);
             let from = if side == 0 { 0 } else { rels[0].columns.len() };
             for i in 0..widths[side] {
@@ -352,6 +351,15 @@ impl Lowering<'_> {
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
         Ok(Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), windows) })
     }
+}
+
+/// What leaves a join.
+struct Shape {
+    /// Columns of each side that the query knows, and the order in which it names the sides.
+    widths: [usize; 2],
+    order: [usize; 2],
+    /// Of the columns of both sides.
+    roles: Vec<Role>,
 }
 
 /// Fields of the output.

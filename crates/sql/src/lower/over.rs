@@ -18,10 +18,13 @@ use super::rel::Rel;
 use crate::error::{Mistake, Result};
 use crate::show::show;
 
+/// Partition, order, and the functions over it with their places.
+type Ordering<'a> = (&'a [Expr], &'a [SortExpr], Vec<(usize, &'a WindowFunction)>);
+
 impl Lowering<'_> {
     pub(super) fn over(&mut self, rel: Rel, window: &Window) -> Result<Rel> {
         let width = rel.columns.len();
-        let mut groups: Vec<(&[Expr], &[SortExpr], Vec<(usize, &WindowFunction)>)> = Vec::new();
+        let mut groups: Vec<Ordering<'_>> = Vec::new();
         for (i, expr) in window.window_expr.iter().enumerate() {
             let expr = match expr {
                 Expr::Alias(alias) => &alias.expr,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use millstream_dataflow::cold::ColdState;
+use millstream_dataflow::cold::{ColdState, Entries};
 use millstream_dataflow::graph::Graph;
 use millstream_dataflow::operators::StateChange;
 use millstream_dataflow::task::{Edge, Emit, ShuffleEdge, Task, shuffle_edges};
@@ -81,7 +81,7 @@ impl ColdState for Store {
         Ok(keys.iter().map(|key| stored.entries.get(&(operator, key.clone())).cloned()).collect())
     }
 
-    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DataflowError> {
+    fn scan(&self, operator: OperatorId, prefix: &[u8]) -> Result<Entries, DataflowError> {
         let stored = self.0.lock().unwrap();
         let from = stored.entries.range((operator, prefix.to_vec())..);
         let found = from.take_while(|((o, key), _)| *o == operator && key.starts_with(prefix));

@@ -107,11 +107,10 @@ impl Lookup {
         slots.iter().enumerate().for_each(|(row, slot)| last[*slot as usize] = row);
         let keep: BooleanArray =
             slots.iter().enumerate().map(|(row, slot)| Some(last[*slot as usize] == row)).collect();
-        let mut next = core.sides[1].end();
-        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| keep.value(*row)) {
+        let kept = slots.iter().enumerate().filter(|(row, _)| keep.value(*row));
+        for (next, (row, slot)) in (core.sides[1].end()..).zip(kept) {
             debug_assert_eq!(last[*slot as usize], row);
             let old = std::mem::replace(&mut newest.ids[*slot as usize], next);
-            next += 1;
             if old != NONE {
                 core.sides[1].kill(old, false);
             }

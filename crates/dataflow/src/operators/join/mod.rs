@@ -70,7 +70,7 @@ pub(super) struct JoinOperator {
 
 enum Mode {
     Stream(Stream),
-    Delta(Delta),
+    Delta(Box<Delta>),
     Lookup(Lookup),
     Version(Versions),
 }
@@ -128,7 +128,7 @@ impl JoinOperator {
         let core = core().map_err(super::failed(id, "join"))?;
         let mode = match &spec.meets {
             Meets::All if appends => Mode::Stream(Stream::default()),
-            Meets::All => Mode::Delta(Delta::default()),
+            Meets::All => Mode::Delta(Box::default()),
             Meets::Known { replaces } => Mode::Lookup(Lookup::new(replaces)),
             Meets::Version { time } => Mode::Version(Versions::new(*time)),
         };

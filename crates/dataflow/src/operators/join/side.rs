@@ -74,6 +74,15 @@ pub(super) struct Part {
     pub times: Option<(i64, i64)>,
 }
 
+/// A part as the store has it; weights and counts as far as its side has them.
+pub(super) struct StoredPart {
+    pub number: u32,
+    pub level: u8,
+    pub rows: RecordBatch,
+    pub weights: Vec<i64>,
+    pub counts: Vec<i64>,
+}
+
 impl Part {
     /// Rows in memory with the ids `first .. end`, which the store does not have.
     pub fn new(rows: RecordBatch, first: u64, end: u64, level: Option<u8>, times: Option<(i64, i64)>) -> Self {
@@ -626,17 +635,9 @@ impl Side {
         Ok(Part::new(rows, first, end, level, times))
     }
 
-    /// A part of the last checkpoint. `weights` and `counts` as far as the side has them; `expired` at this watermark are gone.
-    pub fn restore(
-        &mut self,
-        keys: &mut Keys,
-        number: u32,
-        level: u8,
-        rows: RecordBatch,
-        weights: &[i64],
-        counts: &[i64],
-        watermark: i64,
-    ) -> Result<()> {
+    /// A part of the last checkpoint; what has expired at this watermark is gone.
+    pub fn restore(&mut self, keys: &mut Keys, part: StoredPart, watermark: i64) -> Result<()> {
+        let StoredPart { number, level, rows, weights, counts } = part;
         if self.parts.is_empty() {
             self.first = number;
         }
@@ -645,10 +646,10 @@ impl Side {
         }
         let slots = keys.slots(&rows, &self.keys)?;
         let times = self.times_of(&rows)?;
-        let first = self.append(rows, &slots, self.traits.weights.then_some(weights))?;
+        let first = self.append(rows, &slots, self.traits.weights.then_some(&weights))?;
         if self.traits.counts {
             let at = self.at(first);
-            self.count[at..].copy_from_slice(counts);
+            self.count[at..].copy_from_slice(&counts);
         }
         let least = watermark.saturating_sub(self.retention.map_or(0, |r| r.hold_ms));
         let is_full = self.cold.is_some() && self.restored >= self.keep;
@@ -665,12 +666,9 @@ impl Side {
             }
         }
         let hold = self.retention.map_or(0, |r| r.hold_ms);
-        for row in 0..slots.len() {
-            let is_over = times.as_ref().is_some_and(|t| t.value(row).saturating_add(hold) < watermark);
-            if is_over || self.traits.weights && weights[row] == 0 {
-                self.kill(first + row as u64, true);
-            }
-        }
+        let is_over = |row| times.as_ref().is_some_and(|t| t.value(row).saturating_add(hold) < watermark);
+        let is_gone = |row: &usize| is_over(*row) || weights.get(*row) == Some(&0);
+        (0..slots.len()).filter(is_gone).for_each(|row| self.kill(first + row as u64, true));
         Ok(())
     }
 

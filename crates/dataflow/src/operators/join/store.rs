@@ -21,7 +21,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::Result;
 
 use super::keys::Keys;
-use super::side::Side;
+use super::side::{Side, StoredPart};
 use crate::ipc;
 
 /// A part with so many rows is not merged any more.
@@ -217,8 +217,9 @@ impl Side {
                 let weights = if self.traits.weights { extra(0) } else { None };
                 let counts = if self.traits.counts { extra(usize::from(self.traits.weights)) } else { None };
                 let values = |column: &Option<Int64Array>| column.as_ref().map_or(Vec::new(), |c| c.values().to_vec());
-                self.restore(keys, part, *level, rows, &values(&weights), &values(&counts), watermark)
-                    .map_err(|e| e.to_string())
+                let (weights, counts) = (values(&weights), values(&counts));
+                let part = StoredPart { number: part, level: *level, rows, weights, counts };
+                self.restore(keys, part, watermark).map_err(|e| e.to_string())
             }
             (Some(&PATCH), 9, Some(part)) => {
                 let (rows, rest) = value.as_chunks::<PATCH_ROW>();

@@ -64,7 +64,7 @@ pub(in crate::operators) struct Partitions {
     /// Keys of partitions that changed since the last checkpoint, with repetition.
     dirty: Vec<Arc<[u8]>>,
     /// (partition, row) of rows that changed since the last checkpoint.
-    changed: HashSet<(Arc<[u8]>, Box<[u8]>)>,
+    changed: HashSet<RowKey>,
     bytes: u64,
     /// Bytes of partitions that changed since the last seal.
     unsealed: u64,
@@ -74,6 +74,9 @@ pub(in crate::operators) struct Partitions {
     /// Counts batches, to find what was not used for longest.
     clock: u64,
 }
+
+/// Partition and row.
+type RowKey = (Arc<[u8]>, Box<[u8]>);
 
 /// Where partitions are that are not in memory.
 struct Cold {

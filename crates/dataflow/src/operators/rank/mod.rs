@@ -42,7 +42,8 @@ pub(super) struct RankOperator {
 const FEW: u64 = 256;
 
 /// (end of the window, partition), where windows close.
-type Timers = BTreeSet<(i64, Arc<[u8]>)>;
+type Timers = BTreeSet<Timer>;
+type Timer = (i64, Arc<[u8]>);
 
 /// Rows that leave.
 #[derive(Default)]
@@ -192,11 +193,7 @@ fn shorten(spec: &Rank, pending: &mut Vec<(Row, i64)>) -> Option<Row> {
     pending.last().filter(|_| full).map(|(r, _)| r.clone())
 }
 
-fn timers_of(
-    partitions: &Partitions,
-    close: &Close,
-    keys: &[Arc<[u8]>],
-) -> Result<Vec<(i64, Arc<[u8]>)>, DataflowError> {
+fn timers_of(partitions: &Partitions, close: &Close, keys: &[Arc<[u8]>]) -> Result<Vec<Timer>, DataflowError> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
