@@ -121,6 +121,8 @@ pub enum NodeKind {
     Calc(Calc),
     /// Rows × windows that hold them: appends `window_start`, `window_end`, `window_time`.
     WindowAssign(WindowAssign),
+    /// The same for sessions of rows that come and go.
+    SessionAssign(Arc<SessionAssign>),
     /// First half of a windowed aggregation, before the shuffle: partial states per (key, pane), no state between epochs.
     /// Output: key columns, `pane` (Int64; sessions: `start`, `end`), state columns.
     PartialWindowAggregate(Arc<WindowAggregate>),
@@ -137,6 +139,8 @@ pub enum NodeKind {
     Unnest(Unnest),
     /// All inputs have the same schema; output is their multiset union.
     Union,
+    /// INTERSECT and EXCEPT of inputs 0 and 1, which have the output's schema.
+    Set(SetOperation),
     /// Pairs of left (input 0) and right (input 1) rows. Output: left columns, then right columns; semi and anti: left columns.
     Join(Arc<Join>),
     /// First half of a rank, before the shuffle: the rows of an epoch that can be among those that are kept. Input and output are append-only.
@@ -257,6 +261,17 @@ pub struct WindowAssign {
     pub time: usize,
 }
 
+/// Rows in their sessions.
+#[derive(Clone, Debug)]
+pub struct SessionAssign {
+    /// In order of their time.
+    pub rows: Ordered,
+    /// Time column of the input (a timestamp of any unit).
+    pub time: usize,
+    /// In milliseconds.
+    pub gap: i64,
+}
+
 /// A windowed aggregation. The partial and the final node share it.
 #[derive(Clone, Debug)]
 pub struct WindowAggregate {
@@ -269,6 +284,8 @@ pub struct WindowAggregate {
     pub aggregates: Vec<AggregateCall>,
     /// Output of the final node: keys, `window_start`, `window_end`, `window_time` (type of the time column), aggregates.
     pub output: SchemaRef,
+    /// Open windows emit what they have so far, at most this often (milliseconds of processing time). The output is changes then.
+    pub early: Option<i64>,
 }
 
 /// How an aggregated row finds its window.
@@ -315,12 +332,32 @@ pub struct GroupAggregate {
     /// grouping set without keys.
     pub always: RecordBatch,
     pub calls: Vec<GroupCall>,
-    /// Rows may be taken away again.
+    /// What sums do not determine is kept: rows may be taken away again, or a call needs its values, or they must be able to lapse.
     pub retracts: bool,
+    /// Rows may be taken away again.
+    pub updating: bool,
     /// What the first half hands to the second; see `group_transfer`.
     pub transfer: SchemaRef,
     /// Output of the second half: keys, aggregates.
     pub output: SchemaRef,
+    /// When groups lapse that no row touches.
+    pub ttl: Option<Ttl>,
+}
+
+/// `state.ttl`: how long state is kept that nothing touches, in time of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    pub after_ms: i64,
+    pub mode: TtlMode,
+}
+
+/// What is emitted when state lapses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TtlMode {
+    /// Nothing: the last result stands.
+    Freeze,
+    /// The result is taken back.
+    Retract,
 }
 
 /// One aggregate of a [`GroupAggregate`].
@@ -341,6 +378,49 @@ pub struct AggregateCall {
     pub function: Arc<AggregateFunctionExpr>,
     /// `FILTER (WHERE …)`.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// INTERSECT or EXCEPT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetOperation {
+    pub kind: SetKind,
+    /// Rows count as often as they are there.
+    pub all: bool,
+    /// A column that is a time attribute of both inputs, and the watermark by which rows leave the state. Both inputs are append-only then.
+    pub bound: Option<(usize, TimeDomain)>,
+}
+
+/// Which rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetKind {
+    /// Rows of both inputs.
+    Intersect,
+    /// Rows of the left input that are not in the right one.
+    Except,
+}
+
+impl SetOperation {
+    /// How often a row is in the result that is so often in the left and in the right input.
+    #[must_use]
+    pub fn count(&self, left: i64, right: i64) -> i64 {
+        match (self.kind, self.all) {
+            (SetKind::Intersect, true) => left.min(right),
+            (SetKind::Intersect, false) => left.min(right).min(1),
+            (SetKind::Except, true) => (left - right).max(0),
+            (SetKind::Except, false) => i64::from(left > 0 && right == 0),
+        }
+    }
+
+    /// As SQL.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match (self.kind, self.all) {
+            (SetKind::Intersect, false) => "INTERSECT",
+            (SetKind::Intersect, true) => "INTERSECT ALL",
+            (SetKind::Except, false) => "EXCEPT",
+            (SetKind::Except, true) => "EXCEPT ALL",
+        }
+    }
 }
 
 /// A join: equality of key columns and any further condition.

@@ -213,6 +213,18 @@ impl Task {
         })
     }
 
+    /// Time of the plan at which an operator has something to do, beside its timer; see [`Operator::next_wake`].
+    #[must_use]
+    pub fn next_wake(&self, id: OperatorId) -> Option<i64> {
+        self.operators.get(usize::from(id.0))?.as_ref()?.next_wake()
+    }
+
+    /// See [`Operator::dropped`].
+    #[must_use]
+    pub fn dropped(&self, id: OperatorId) -> u64 {
+        self.operators.get(usize::from(id.0)).and_then(Option::as_ref).map_or(0, |o| o.dropped())
+    }
+
     fn deliver(
         &mut self,
         to: OperatorId,

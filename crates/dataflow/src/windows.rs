@@ -44,6 +44,18 @@ impl Panes {
         valid.then_some(Self { width, offset, kind })
     }
 
+    /// Length of a pane.
+    #[must_use]
+    pub fn width(&self) -> i64 {
+        self.width
+    }
+
+    /// What the panes are of.
+    #[must_use]
+    pub fn kind(&self) -> WindowKind {
+        self.kind
+    }
+
     /// Start of the pane that holds `time`.
     #[inline]
     #[must_use]

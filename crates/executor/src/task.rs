@@ -277,6 +277,8 @@ impl RunningTask {
             keys: r.keys,
             bytes: r.bytes,
             next_timer: r.next_timer,
+            next_wake: self.task.next_wake(operator),
+            dropped: self.task.dropped(operator),
         });
         let done = TaskDone {
             era: self.era(),

@@ -140,6 +140,10 @@ pub struct OperatorReport {
     pub bytes: u64,
     /// Event time or processing time at which it has something to do without new input.
     pub next_timer: Option<i64>,
+    /// Processing time at which it has something to do, beside that.
+    pub next_wake: Option<i64>,
+    /// Retractions that the task has dropped since it began, of rows that had lapsed.
+    pub dropped: u64,
 }
 
 /// Why an era cannot go on, and who can do something about it.

@@ -71,6 +71,7 @@ pub(crate) fn require_append_only(
     let message = format!("table '{table}' takes only appended rows, but {what} {how}");
     let window = match &node(at).kind {
         NodeKind::GroupAggregate(_) => ", or aggregate per window: GROUP BY window_start, window_end",
+        NodeKind::WindowAggregate(_) => ", or leave out SET 'emit.early', so that a window is emitted once",
         NodeKind::Join(_) => ", or bound the join by time: compare the time columns or the windows of both sides",
         NodeKind::Rank(_) => ", or rank the rows of a window: PARTITION BY window_start, window_end",
         _ => "",
@@ -124,6 +125,10 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
             words.extend(spec.calls.iter().map(|c| c.function.fun().name()));
             ("this aggregation".to_owned(), words)
         }
+        NodeKind::Set(spec) => (spec.name().to_owned(), vec!["EXCEPT", "MINUS", "INTERSECT"]),
+        NodeKind::WindowAggregate(spec) if spec.early.is_some() => {
+            ("'emit.early'".to_owned(), vec!["window_start", "window_end", "GROUP"])
+        }
         NodeKind::Join(_) => ("the join".to_owned(), vec!["JOIN", "EXISTS", "IN"]),
         NodeKind::Rank(_) => ("the rank".to_owned(), vec!["OVER", "DISTINCT", "LIMIT"]),
         NodeKind::Over(_) => ("OVER".to_owned(), vec!["OVER"]),
@@ -133,6 +138,7 @@ fn operator(kind: &NodeKind) -> (String, Vec<&str>) {
         }
         NodeKind::Calc(_)
         | NodeKind::WindowAssign(_)
+        | NodeKind::SessionAssign(_)
         | NodeKind::PartialWindowAggregate(_)
         | NodeKind::WindowAggregate(_)
         | NodeKind::Expand(_)

@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
+use datafusion::physical_expr::PhysicalSortExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_dataflow::graph::{
     AggregateCall, Exchange, FilterValues, Graph, GroupAggregate, GroupCall, Join, JoinKind, Keyed, KeyedInput, Meets,
-    NamedExpr, Node, NodeKind, SideTable, SourceNode, TimeDomain, WindowAggregate, WindowKind, WindowOf,
+    NamedExpr, Node, NodeKind, SideTable, SourceNode, TimeDomain, Ttl, TtlMode, WindowAggregate, WindowKind, WindowOf,
 };
 
 use crate::show::show;
@@ -60,8 +62,11 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::WindowAssign(assign) => vec![format!("assign {:?} {}", assign.window, assign.time)],
+        NodeKind::SessionAssign(spec) => {
+            vec![format!("sessions {} {} {:?}", spec.gap, spec.time, spec.rows.partition)]
+        }
         NodeKind::PartialWindowAggregate(spec) | NodeKind::WindowAggregate(spec) => {
-            let mut lines = vec![format!("aggregate {:?}", spec.domain)];
+            let mut lines = vec![format!("aggregate {:?} {:?}", spec.domain, spec.early)];
             lines.push(match &spec.window {
                 WindowOf::Time { kind, time } => format!("{kind:?} {time}"),
                 WindowOf::Attached { start, end } => format!("attached {start} {end}"),
@@ -71,7 +76,8 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
                 let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
                 let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
                 let (name, distinct) = (call.function.fun().name(), call.function.is_distinct());
-                lines.push(format!("{name} {distinct} {} {filter}", args.join(" ")));
+                let order = function_order(&call.function);
+                lines.push(format!("{name} {distinct} {} {filter}{order}", args.join(" ")));
             }
             lines
         }
@@ -82,17 +88,19 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
             lines
         }
         NodeKind::PartialGroupAggregate(spec) | NodeKind::GroupAggregate(spec) => {
-            let mut lines = vec![format!("group {} {}", spec.retracts, spec.always.num_rows())];
+            let mut lines = vec![format!("group {} {} {:?}", spec.retracts, spec.always.num_rows(), spec.ttl)];
             lines.extend(spec.keys.iter().map(|k| format!("{} {}", k.name, k.expr)));
             for call in &spec.calls {
                 let args: Vec<String> = call.function.expressions().iter().map(ToString::to_string).collect();
                 let filter = call.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-                lines.push(format!("{} {} {} {filter}", call.function.fun().name(), call.distinct, args.join(" ")));
+                let (name, order) = (call.function.fun().name(), function_order(&call.function));
+                lines.push(format!("{name} {} {} {filter}{order}", call.distinct, args.join(" ")));
             }
             lines
         }
         NodeKind::Unnest(unnest) => vec![format!("{unnest:?}")],
         NodeKind::Union => vec!["union".to_owned()],
+        NodeKind::Set(spec) => vec![format!("{} {:?}", spec.name(), spec.bound)],
         NodeKind::Join(join) => describe_join(join),
         NodeKind::LocalRank(spec) | NodeKind::Rank(spec) => ordered::describe_rank(spec),
         NodeKind::Over(spec) => ordered::describe_over(spec),
@@ -100,6 +108,13 @@ pub(crate) fn describe(node: &Node) -> Vec<String> {
         NodeKind::Keyed(spec) => vec![format!("keyed {:?} {:?}", spec.input, spec.keys)],
         NodeKind::Sink(sink) => vec![format!("sink {} {}", sink.table, sink.insert)],
     }
+}
+
+/// Order and treatment of nulls of a call.
+fn function_order(function: &AggregateFunctionExpr) -> String {
+    let orders = function.order_bys().iter().map(|s| format!(" {s}"));
+    let nulls = if function.ignore_nulls() { " ignore nulls" } else { "" };
+    orders.collect::<String>() + nulls
 }
 
 fn inputs(node: &Node, graph: &Graph) -> String {
@@ -214,6 +229,17 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             let time = input.map_or("?", |s| s.field(assign.time).name().as_str());
             vec![format!("each row in its windows: {} over {time}", window(assign.window))]
         }
+        NodeKind::SessionAssign(spec) => {
+            let name = |column: &usize| spec.rows.input.field(*column).name().as_str();
+            let by: Vec<&str> = spec.rows.partition.iter().map(name).collect();
+            let by = if by.is_empty() { "of all rows".to_owned() } else { format!("per {}", by.join(", ")) };
+            let gap = WindowKind::Session { gap: spec.gap };
+            vec![
+                format!("each row in its session: {} over {}, {by}", window(gap), name(&spec.time)),
+                format!("rows       {}", rows(node)),
+                "state      grows with the rows that are there".to_owned(),
+            ]
+        }
         NodeKind::PartialWindowAggregate(spec) => vec!["aggregate before the shuffle".to_owned(), aggregates(spec)],
         NodeKind::WindowAggregate(spec) => {
             let mut lines = vec!["window aggregate".to_owned()];
@@ -226,6 +252,11 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
                     format!("window     the one of the rows, {} to {}", show(start), show(end))
                 }
             });
+            lines.extend(spec.early.map(|ms| {
+                let often = if ms == 0 { "in every epoch".to_owned() } else { format!("every {}", duration(ms)) };
+                format!("early      {often} of processing time, taken back when it changes; final at the close")
+            }));
+            lines.extend(spec.early.map(|_| format!("rows       {}", rows(node))));
             lines.push(format!("state      {}", bound(spec, graph)));
             lines
         }
@@ -251,6 +282,16 @@ fn operator_lines(node: &Node, graph: &Graph) -> Vec<String> {
             vec!["unnest".to_owned(), format!("rows       each once per element: {names}{empty}")]
         }
         NodeKind::Union => vec!["union all".to_owned()],
+        NodeKind::Set(spec) => {
+            let kept = match &spec.bound {
+                Some((column, domain)) => {
+                    let time = node.output.schema.field(*column).name();
+                    format!("until {} passes {time}", clock(domain, graph))
+                }
+                None => "grows with the number of different rows".to_owned(),
+            };
+            vec![spec.name().to_lowercase(), format!("rows       {}", rows(node)), format!("state      {kept}")]
+        }
         NodeKind::Join(join) => join_lines(node, join, graph),
         NodeKind::LocalRank(spec) => {
             vec![format!("rank before the shuffle: the first {} rows of an epoch", spec.to)]
@@ -340,11 +381,26 @@ fn aggregates(spec: &WindowAggregate) -> String {
 
 /// An aggregate as SQL.
 pub(crate) fn call(call: &AggregateCall) -> String {
-    let args: Vec<String> = call.function.expressions().iter().map(show).collect();
-    let args = if call.function.fun().name() == "count" && args == ["1"] { vec!["*".to_owned()] } else { args };
-    let distinct = if call.function.is_distinct() { "DISTINCT " } else { "" };
+    let function = &call.function;
+    let args: Vec<String> = function.expressions().iter().map(show).collect();
+    let args = if function.fun().name() == "count" && args == ["1"] { vec!["*".to_owned()] } else { args };
+    let distinct = if function.is_distinct() { "DISTINCT " } else { "" };
+    let orders: Vec<String> = function.order_bys().iter().map(order).collect();
+    let orders = if orders.is_empty() { String::new() } else { format!(" ORDER BY {}", orders.join(", ")) };
+    let nulls = if function.ignore_nulls() { " IGNORE NULLS" } else { "" };
     let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {})", show(f))).unwrap_or_default();
-    format!("{}({distinct}{}){filter}", call.function.fun().name(), args.join(", "))
+    format!("{}({distinct}{}{orders}){nulls}{filter}", function.fun().name(), args.join(", "))
+}
+
+fn order(sort: &PhysicalSortExpr) -> String {
+    let direction = if sort.options.descending { " DESC" } else { "" };
+    // The usual place of nulls is after the greatest value.
+    let nulls = match (sort.options.descending, sort.options.nulls_first) {
+        (false, true) => " NULLS FIRST",
+        (true, false) => " NULLS LAST",
+        _ => "",
+    };
+    format!("{}{direction}{nulls}", show(&sort.expr))
 }
 
 fn group_lines(spec: &GroupAggregate, node: &Node) -> Vec<String> {
@@ -366,7 +422,20 @@ fn group_lines(spec: &GroupAggregate, node: &Node) -> Vec<String> {
         true => "state      one row".to_owned(),
         false => format!("state      grows with the number of {}", grows.join(", of ")),
     });
+    lines.extend(spec.ttl.filter(|_| !spec.keys.is_empty()).map(lapses));
     lines
+}
+
+/// What `state.ttl` does to an operator.
+fn lapses(ttl: Ttl) -> String {
+    let emitted = match ttl.mode {
+        TtlMode::Freeze => "its last result stands",
+        TtlMode::Retract => "its result is taken back",
+    };
+    let after = duration(ttl.after_ms);
+    format!(
+        "ttl        a key without rows for {after} is dropped, {emitted}: from then on it differs from a batch query"
+    )
 }
 
 fn keyed_lines(spec: &Keyed, node: &Node) -> Vec<String> {

@@ -7,7 +7,7 @@
 //! 2. `settings`, `table`, `catalog`: settings and tables are checked against their declared options; names become known.
 //! 3. `names`, `query`, `refuse`, `rewrite`: a query's names are respelled, sqlparser parses it, what no stream can do is refused,
 //!    dialect forms are rewritten.
-//! 4. DataFusion resolves, types and optimises it (`optimize`); window functions are nodes of their own (`window`).
+//! 4. DataFusion resolves, types and optimises it (`optimize`); window functions and set operations are nodes of their own (`window`, `set`).
 //! 5. `uses`: what all queries together use of each table. `lower`: logical plans into [`Graph`] nodes.
 //!
 //! Planning is deterministic: the same text, overrides and build give the same graph and fingerprint on every process of a pipeline.
@@ -31,6 +31,7 @@ mod pipeline;
 mod query;
 mod refuse;
 mod rewrite;
+mod set;
 mod settings;
 mod show;
 mod statement;

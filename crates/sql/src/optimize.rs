@@ -28,6 +28,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use crate::catalog::Catalog;
 use crate::error::{Mistake, Result};
 use crate::local_times::plan_in_local_times;
+use crate::set::set_operations;
 
 /// Plans with more nodes are refused: views that use views double with each step.
 const MAX_PLAN_NODES: usize = 500;
@@ -40,6 +41,7 @@ pub(crate) fn optimize(catalog: &Catalog, plan: LogicalPlan, at: Location) -> Re
     let analyzed = Analyzer::new().execute_and_check(plan, catalog.config(), |_, _| {}).map_err(failed)?;
     let analyzed = if catalog.zone().is_utc() { analyzed } else { plan_in_local_times(analyzed).map_err(failed)? };
     check_scalars(&analyzed, at)?;
+    let analyzed = set_operations(analyzed).map_err(failed)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(DistinctAsAggregate(ReplaceDistinctWithAggregate::new())),

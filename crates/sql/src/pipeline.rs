@@ -18,7 +18,7 @@ use crate::lower::{Draft, Lowering, format_of};
 use crate::names::Names;
 use crate::optimize::{check_size, optimize};
 use crate::query::parse_query;
-use crate::settings::resolve_settings;
+use crate::settings::{Settings, resolve_settings};
 use crate::statement::{InsertDef, Statement, ViewDef, parse_script};
 use crate::table::Table;
 use crate::uses::{Uses, collect};
@@ -68,7 +68,7 @@ pub(crate) fn build(
                 if !replaces && taken(&catalog, &def.name, def.if_not_exists)? {
                     continue;
                 }
-                let plan = view(&catalog, &names, &def)?;
+                let plan = view(&catalog, &names, &def, &settings)?;
                 names.add(&def.name.text);
                 names.add_fields(plan.schema().fields());
                 catalog.add_view(&def.name.text, plan);
@@ -87,6 +87,7 @@ pub(crate) fn build(
     let name = settings.text("pipeline.name").unwrap_or("pipeline").to_owned();
     let idle = settings.duration("watermark.idle-timeout").map(|d| d.as_millis() as u64);
     let mut lowering = Lowering::new(&catalog, &uses, &name, parallelism, idle);
+    (lowering.ttl, lowering.early) = (settings.ttl(), settings.millis("emit.early"));
     let mut sinks = Vec::new();
     for (i, insert) in inserts.iter().enumerate() {
         sinks.push(sink(&catalog, &mut lowering, insert, i, &name, parallelism)?);
@@ -114,14 +115,16 @@ fn taken(catalog: &Catalog, name: &Name, if_not_exists: bool) -> Result<bool> {
     }
 }
 
-fn view(catalog: &Catalog, names: &Names, def: &ViewDef) -> Result<LogicalPlan> {
+fn view(catalog: &Catalog, names: &Names, def: &ViewDef, settings: &Settings) -> Result<LogicalPlan> {
     let tokens = names.respell(&def.query);
     let plan = resolve(catalog, &tokens)?;
     // Its mistakes are found here, where their place is known, and not where the view is used.
     let optimized = optimize(catalog, plan.clone(), start(&tokens))?;
     let mut uses = Uses::new();
     collect(&mut uses, &optimized).map_err(|e| catalog.mistake(&e, start(&tokens)))?;
-    Lowering::new(catalog, &uses, "", 1, None).check(&optimized, &tokens)?;
+    let mut lowering = Lowering::new(catalog, &uses, "", 1, None);
+    (lowering.ttl, lowering.early) = (settings.ttl(), settings.millis("emit.early"));
+    lowering.check(&optimized, &tokens)?;
     if def.columns.is_empty() {
         return Ok(plan);
     }

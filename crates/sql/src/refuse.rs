@@ -38,19 +38,17 @@ const NOT_REPEATABLE: &[&str] = &[
     "java_method",
 ];
 
-/// Aggregates whose result depends on the order of rows.
-const ORDERED: &[&str] = &[
-    "array_agg",
-    "collect",
-    "collect_list",
-    "collect_set",
-    "first",
-    "first_value",
-    "last",
-    "last_value",
-    "nth_value",
-    "string_agg",
-    "listagg",
+/// Aggregates whose result depends on the order of rows: they need an ORDER BY of their own, or are spelled differently.
+const ORDERED: &[(&str, &str)] = &[
+    ("collect", "write array_agg(x ORDER BY y)"),
+    ("collect_list", "write array_agg(x ORDER BY y)"),
+    ("collect_set", "write array_agg(DISTINCT x ORDER BY x)"),
+    ("first", "write first_value(x ORDER BY y)"),
+    ("first_value", "write first_value(x ORDER BY y)"),
+    ("last", "write last_value(x ORDER BY y)"),
+    ("last_value", "write last_value(x ORDER BY y)"),
+    ("listagg", "write string_agg(x, ',' ORDER BY y)"),
+    ("nth_value", "write nth_value(x, n ORDER BY y)"),
 ];
 
 pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()> {
@@ -137,16 +135,6 @@ impl Refuse<'_> {
             }
             _ => Flow::Continue(()),
         }
-    }
-
-    fn ordered_by(&self, function: &Function, at: Location) -> Flow {
-        let FunctionArguments::List(list) = &function.args else { return Flow::Continue(()) };
-        let sorts = list.clauses.iter().any(|c| matches!(c, FunctionArgumentClause::OrderBy(_)));
-        if sorts || !function.within_group.is_empty() {
-            let word = if sorts { "ORDER" } else { "WITHIN" };
-            return no(self.keyword(at, &[word]), "an ordered aggregate", "use min or max");
-        }
-        Flow::Continue(())
     }
 }
 
@@ -268,9 +256,10 @@ impl Visitor for Refuse<'_> {
                 }
                 // OVER brings an order of its own.
                 let of_rows = self.patterns > 0 && ["first", "last"].contains(&name.as_str());
-                if function.over.is_none() && !of_rows && ORDERED.contains(&name.as_str()) {
+                let is_free = of_rows || function.over.is_some() || is_ordered(function);
+                if let Some((_, instead)) = ORDERED.iter().find(|(n, _)| *n == name).filter(|_| !is_free) {
                     let message = format!("the result of {name} depends on the order of rows");
-                    return Flow::Break(Mistake::new(at, message).hint("use min or max, or count(DISTINCT …)"));
+                    return Flow::Break(Mistake::new(at, message).hint(*instead));
                 }
                 if name == "current_watermark" {
                     return no(
@@ -282,7 +271,7 @@ impl Visitor for Refuse<'_> {
                 if ["current_time", "localtime"].contains(&name.as_str()) {
                     return no(at, &name, "use CURRENT_TIMESTAMP or CURRENT_DATE");
                 }
-                self.ordered_by(function, at)
+                Flow::Continue(())
             }
             other => {
                 let at = other.span().start;
@@ -292,6 +281,12 @@ impl Visitor for Refuse<'_> {
     }
 }
 
+/// True if the arguments bring an order: `f(x ORDER BY y)`.
+fn is_ordered(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    list.clauses.iter().any(|c| matches!(c, FunctionArgumentClause::OrderBy(_)))
+}
+
 fn has_distinct_on(body: &SetExpr) -> bool {
     matches!(body, SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::On(_))))
 }
@@ -299,24 +294,22 @@ fn has_distinct_on(body: &SetExpr) -> bool {
 fn set_expr(refuse: &Refuse<'_>, body: &SetExpr) -> Flow {
     match body {
         SetExpr::Select(_) | SetExpr::Query(_) => Flow::Continue(()),
-        SetExpr::SetOperation {
-            op: SetOperator::Union,
-            set_quantifier: SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None,
-            left,
-            right,
-        } => {
+        SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            let by_name = matches!(
+                set_quantifier,
+                SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName
+            );
+            if by_name {
+                let words = match op {
+                    SetOperator::Union => ["UNION", "UNION"],
+                    SetOperator::Except | SetOperator::Minus => ["EXCEPT", "MINUS"],
+                    SetOperator::Intersect => ["INTERSECT", "INTERSECT"],
+                };
+                let at = refuse.keyword(left.span().end, &words);
+                return no(at, &format!("{op} BY NAME"), "name the columns");
+            }
             set_expr(refuse, left)?;
             set_expr(refuse, right)
-        }
-        SetExpr::SetOperation { op, left, .. } => {
-            let from = left.span().end;
-            match op {
-                SetOperator::Union => no(refuse.keyword(from, &["UNION"]), "UNION BY NAME", "name the columns"),
-                SetOperator::Except | SetOperator::Minus => {
-                    no(refuse.keyword(from, &["EXCEPT", "MINUS"]), "EXCEPT", "filter with WHERE")
-                }
-                SetOperator::Intersect => no(refuse.keyword(from, &["INTERSECT"]), "INTERSECT", "filter with WHERE"),
-            }
         }
         SetExpr::Values(_) => no(refuse.start(), "VALUES", "read a table; the datagen connector makes rows"),
         SetExpr::Table(_) => no(refuse.start(), "TABLE", "write SELECT * FROM it"),

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use millstream_dataflow::graph::{Ttl, TtlMode};
 use millstream_plan::options::{OptionError, OptionKind, OptionSpec, parse_bytes, parse_duration, resolve};
 
 use crate::cursor::Name;
@@ -81,6 +82,27 @@ pub const SETTINGS: &[OptionSpec] = &[
         OptionKind::Duration,
         None,
         "A split without rows for this long does not hold the watermark back, unless its table says otherwise.",
+    ),
+    option(
+        "emit.early",
+        &["table.exec.emit.early-fire.delay"],
+        OptionKind::Duration,
+        None,
+        "Windows that are still open emit what they have so far, at most this often in processing time, and take it back when it changes. Their results are changes then. Default: a window is emitted once, when it closes.",
+    ),
+    option(
+        "state.ttl",
+        &["table.exec.state.ttl"],
+        OptionKind::Duration,
+        None,
+        "State of a key that no row has touched for this long is dropped: of aggregations without a window and of DISTINCT. What is emitted then differs from a batch query over the same rows. Default: state is kept.",
+    ),
+    option(
+        "state.ttl.mode",
+        &[],
+        OptionKind::Choice(&["freeze", "retract"]),
+        Some("freeze"),
+        "What dropped state means: freeze lets the last result stand, retract takes it back.",
     ),
     option(
         "epoch.max-records",
@@ -171,6 +193,20 @@ impl Settings {
     #[must_use]
     pub fn duration(&self, name: &str) -> Option<Duration> {
         self.text(name).and_then(parse_duration)
+    }
+
+    /// Value of a `Duration` setting in milliseconds.
+    pub(crate) fn millis(&self, name: &str) -> Option<i64> {
+        self.duration(name).map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// `state.ttl` with its mode.
+    pub(crate) fn ttl(&self) -> Option<Ttl> {
+        let mode = match self.text("state.ttl.mode") {
+            Some("retract") => TtlMode::Retract,
+            _ => TtlMode::Freeze,
+        };
+        self.millis("state.ttl").filter(|ms| *ms > 0).map(|after_ms| Ttl { after_ms, mode })
     }
 
     /// Value of a `Bytes` setting.

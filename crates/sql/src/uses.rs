@@ -15,6 +15,7 @@ use millstream_dataflow::graph::FilterValues;
 use crate::catalog::Catalog;
 use crate::lower::{closes, time_pairs};
 use crate::pattern::MatchRecognize;
+use crate::set::SetNode;
 use crate::table::{ColumnOrigin, StreamTable, Table};
 use crate::versions::{as_of, table_of, versions};
 use crate::window::{Partition, WindowTvf};
@@ -253,11 +254,19 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
             node.aggr_expr.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
             visit(uses, &node.input, below, None)
         }
-        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-            Some(window) => visit_window(uses, window, needs),
-            None => match (extension.node.as_any().downcast_ref::<MatchRecognize>(), versions(plan)) {
-                (Some(node), _) => visit_pattern(uses, node),
-                (None, Some(versions)) => {
+        LogicalPlan::Extension(extension) => {
+            let node = extension.node.as_any();
+            if let Some(window) = node.downcast_ref::<WindowTvf>() {
+                return visit_window(uses, window, needs);
+            }
+            if let Some(set) = node.downcast_ref::<SetNode>() {
+                return visit_set(uses, set, &needs);
+            }
+            if let Some(pattern) = node.downcast_ref::<MatchRecognize>() {
+                return visit_pattern(uses, pattern);
+            }
+            match versions(plan) {
+                Some(versions) => {
                     let mut below = needs;
                     versions.key_columns().into_iter().for_each(|c| add(&mut below, c, Paths::All, false));
                     visit(uses, &versions.input, below, None)?;
@@ -266,9 +275,9 @@ fn visit(uses: &mut Uses, plan: &LogicalPlan, needs: Needs, filter: Option<&Expr
                     }
                     Ok(())
                 }
-                (None, None) => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
-            },
-        },
+                None => Err(DataFusionError::Internal(format!("unknown node {}", extension.node.name()))),
+            }
+        }
         LogicalPlan::Window(window) => {
             let schema = window.input.schema();
             let mut below = Needs::new();
@@ -337,6 +346,15 @@ fn visit_window(uses: &mut Uses, window: &WindowTvf, needs: Needs) -> DfResult<(
         by.iter().try_for_each(|e| add_expr(&mut below, e, schema))?;
     }
     visit(uses, &window.input, below, None)
+}
+
+/// Rows are compared in all columns.
+fn visit_set(uses: &mut Uses, set: &SetNode, needs: &Needs) -> DfResult<()> {
+    let as_time = |i: usize| needs.get(&i).is_some_and(|n| n.as_time);
+    let all = |width: usize| (0..width).map(|i| (i, Need { paths: Paths::All, as_time: as_time(i) })).collect();
+    [&set.left, &set.right]
+        .into_iter()
+        .try_for_each(|input| visit(uses, input, all(input.schema().fields().len()), None))
 }
 
 /// A semi or anti join has the columns of one side, other joins those of both.

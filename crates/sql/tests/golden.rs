@@ -205,6 +205,11 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             assert!(matches!(input().field(assign.time).data_type(), DataType::Timestamp(..)), "{name}");
             assert_eq!(input().fields().len() + 3, output.fields().len(), "{name}");
         }
+        NodeKind::SessionAssign(spec) => {
+            assert_eq!(input(), spec.rows.input, "{name}");
+            assert_eq!(input().fields().len() + 3, output.fields().len(), "{name}");
+            assert_eq!(node.inputs[0].exchange, Exchange::Hash { columns: spec.rows.partition.clone() }, "{name}");
+        }
         NodeKind::Join(join) => {
             for (side, (from, own)) in node.inputs.iter().zip(&join.inputs).enumerate() {
                 assert_eq!(graph.node(from.from).output.schema, own.schema, "{name}: side {side}");
@@ -257,7 +262,7 @@ fn check_node(name: &str, node: &Node, graph: &Graph) {
             assert_eq!(&spec.transfer, &input(), "{name}");
             assert_eq!(&spec.output, output, "{name}");
         }
-        NodeKind::Union => {
+        NodeKind::Union | NodeKind::Set(_) => {
             for from in &node.inputs {
                 assert_eq!(&graph.node(from.from).output.schema, output, "{name}");
             }

@@ -1,9 +1,10 @@
-//! Second half of a windowed aggregation: partial states become one row per key and window, emitted once when the window closes.
+//! Second half of a windowed aggregation: partial states become one row per key and window, emitted once when the window closes, and
+//! before that if early results are wanted (see [`early`](super::early)).
 //!
 //! **State.** Per pane, a list of sealed **parts** (key columns, state columns) and a **live** table. A checkpoint turns the live table into a
 //! new part, so it writes each key that changed since the last checkpoint once, however often it changed, and never rewrites
 //! what is already stored. A window is the merge of its panes' parts and live tables, in pane order, parts in order of
-//! sealing. When parts of a pane become many they are merged into one at a checkpoint: part boundaries follow from the plans
+//! sealing; what windows share is merged once (see [`slices`](super::slices)). When parts of a pane become many they are merged into one at a checkpoint: part boundaries follow from the plans
 //! alone, so a restored operator merges in the same order as one that never stopped.
 //!
 //! **Entries.** `pane end, pane start (big endian, sign flipped), part number` → Arrow IPC stream of one batch.
@@ -16,8 +17,10 @@ use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use millstream_plan::OperatorId;
 
+use super::early::{EarlyWindows, parse_span, span_bytes};
 use super::groups::{Aggregation, GroupTable};
 use super::partial::pane_columns;
+use super::slices::Slices;
 use super::{EpochContext, Operator, StateChange, StateReport, Step, failed};
 use crate::graph::{WindowAggregate, WindowOf};
 use crate::ipc;
@@ -40,6 +43,9 @@ pub(super) struct WindowAggregateOperator {
     closing: Vec<Span>,
     /// Entries of panes that are gone.
     deleted: Vec<Vec<u8>>,
+    early: Option<EarlyWindows>,
+    /// What windows share, if they share much.
+    slices: Option<Slices>,
 }
 
 #[derive(Default)]
@@ -65,9 +71,12 @@ impl WindowAggregateOperator {
             ),
             WindowOf::Attached { .. } => None,
         };
+        let error = failed(id, "window aggregate");
         Ok(Self {
             id,
-            aggregation: Aggregation::new(spec).map_err(failed(id, "window aggregate"))?,
+            aggregation: Aggregation::new(spec).map_err(&error)?,
+            early: spec.early.map(|interval| EarlyWindows::new(spec, interval)).transpose().map_err(error)?,
+            slices: panes_of.and_then(|p| Slices::of(p.kind(), p.width())),
             panes_of,
             panes: BTreeMap::new(),
             closed: i64::MIN,
@@ -92,21 +101,60 @@ impl WindowAggregateOperator {
                 None => pane.live.insert(GroupTable::new(&self.aggregation)?),
             };
             live.merge(&self.aggregation, &cut, to - from)?;
+            if let Some(early) = &mut self.early {
+                let windows = windows_of(self.panes_of, span(from));
+                let open = windows.into_iter().filter(|w| w.end > self.closed);
+                open.for_each(|w| early.early.touch(&span_bytes(w)));
+            }
             from = to;
         }
         Ok(())
-    }
-
-    fn windows_of(&self, pane: Span) -> Vec<Span> {
-        self.panes_of.map_or_else(|| vec![pane], |p| p.windows_of(pane).collect())
     }
 
     fn last_end(&self, pane: Span) -> i64 {
         self.panes_of.map_or(pane.end, |p| p.last_end(pane))
     }
 
-    /// Emits one closed window.
-    fn emit(&mut self, window: Span) -> DfResult<Option<DeltaBatch>> {
+    /// The rows of one window, which is `closed` or may grow.
+    fn rows(&mut self, window: Span, closed: bool) -> DfResult<Option<RecordBatch>> {
+        let slices = if closed { self.slices.take() } else { None };
+        let merged = match slices {
+            Some(mut slices) => {
+                let parts = self.merged(&mut slices, window);
+                self.slices = Some(slices);
+                let parts = parts?;
+                merge(&self.aggregation, &mut parts.iter())?
+            }
+            None => self.merged_panes(window, closed)?,
+        };
+        let Some(mut table) = merged else { return Ok(None) };
+        let rows = table.len();
+        let (keys, results) = table.take_results()?;
+        if rows == 0 {
+            return Ok(None);
+        }
+        Ok(Some(window_rows(&self.aggregation.spec.output, window, rows, keys, results)?))
+    }
+
+    /// What a closed window shares with others, and the rest of it.
+    fn merged(&mut self, slices: &mut Slices, window: Span) -> DfResult<Vec<RecordBatch>> {
+        let Self { panes, aggregation, .. } = self;
+        let mut parts_of = |span: Span| -> DfResult<Vec<RecordBatch>> {
+            let Some(pane) = panes.get_mut(&span) else { return Ok(Vec::new()) };
+            pane.freeze(aggregation)?;
+            Ok(pane.parts.iter().map(|p| p.rows.clone()).collect())
+        };
+        let mut merge = |parts: &[&RecordBatch]| -> DfResult<Option<RecordBatch>> {
+            let table = merge(aggregation, &mut parts.iter().copied())?.filter(|t| t.len() > 0);
+            table.map(|mut t| part_batch(aggregation, t.take_states()?)).transpose()
+        };
+        let parts = slices.window(window, &mut parts_of, &mut merge)?;
+        slices.forget(window.start);
+        Ok(parts)
+    }
+
+    /// The window's panes, merged.
+    fn merged_panes(&mut self, window: Span, closed: bool) -> DfResult<Option<GroupTable>> {
         let inside: Vec<Span> =
             self.panes.keys().filter(|p| window.start <= p.start && p.end <= window.end).copied().collect();
         let attached = self.panes_of.is_none();
@@ -115,11 +163,14 @@ impl WindowAggregateOperator {
         let mut merged: Option<GroupTable> = None;
         for span in inside {
             let Some(pane) = self.panes.get_mut(&span) else { continue };
-            if alone && pane.parts.is_empty() {
+            if closed && alone && pane.parts.is_empty() {
                 merged = pane.live.take();
                 continue;
             }
             pane.freeze(&self.aggregation)?;
+            if !closed && pane.parts.len() >= COMPACT_PARTS {
+                pane.compact(span, &self.aggregation, &mut self.deleted)?;
+            }
             let table = match &mut merged {
                 Some(table) => table,
                 None => merged.insert(GroupTable::new(&self.aggregation)?),
@@ -128,13 +179,13 @@ impl WindowAggregateOperator {
                 table.merge(&self.aggregation, part.rows.columns(), part.rows.num_rows())?;
             }
         }
-        let Some(mut table) = merged else { return Ok(None) };
-        let rows = table.len();
-        let (keys, results) = table.take_results()?;
-        if rows == 0 {
-            return Ok(None);
-        }
-        Ok(Some(window_rows(&self.aggregation.spec.output, window, rows, keys, results)?))
+        Ok(merged)
+    }
+
+    /// The next window to emit, and whether it is closed.
+    fn next_window(&mut self) -> Option<(Span, bool)> {
+        let closing = self.closing.pop().map(|w| (w, true));
+        closing.or_else(|| self.early.as_mut()?.firing.pop().map(|w| (w, false)))
     }
 
     /// Forgets panes all of whose windows are emitted.
@@ -149,12 +200,16 @@ impl WindowAggregateOperator {
 
     fn emit_some(&mut self, cx: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
         let mut emitted = 0;
-        while let Some(window) = self.closing.pop() {
-            if let Some(batch) = self.emit(window).map_err(failed(self.id, "window aggregate"))? {
-                emitted += batch.num_rows();
-                out.push(batch);
+        let error = failed(self.id, "window aggregate");
+        while let Some((window, closed)) = self.next_window() {
+            let rows = self.rows(window, closed).map_err(&error)?;
+            let Some(rows) = rows else { continue };
+            emitted += rows.num_rows();
+            match &mut self.early {
+                None => out.push(DeltaBatch::appended(rows)),
+                Some(early) => early.replace(window, &rows, !closed, out).map_err(&error)?,
             }
-            if emitted >= super::BATCH_ROWS && !self.closing.is_empty() {
+            if emitted >= super::BATCH_ROWS {
                 return Ok(Step::More);
             }
         }
@@ -171,7 +226,7 @@ pub(super) fn window_rows(
     rows: usize,
     mut columns: Vec<ArrayRef>,
     results: Vec<ArrayRef>,
-) -> DfResult<DeltaBatch> {
+) -> DfResult<RecordBatch> {
     let keys = columns.len();
     for (at, time) in [window.start, window.end, window.end - 1].into_iter().enumerate() {
         columns.push(from_millis(Int64Array::from_value(time, rows), output.field(keys + at).data_type())?);
@@ -182,7 +237,25 @@ pub(super) fn window_rows(
         .zip(output.fields())
         .map(|(c, f)| if c.data_type() == f.data_type() { Ok(c) } else { arrow::compute::cast(&c, f.data_type()) })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(DeltaBatch::appended(RecordBatch::try_new(output.clone(), columns)?))
+    Ok(RecordBatch::try_new(output.clone(), columns)?)
+}
+
+/// Merges parts in this order; `None` of nothing.
+fn merge(aggregation: &Aggregation, parts: &mut dyn Iterator<Item = &RecordBatch>) -> DfResult<Option<GroupTable>> {
+    let mut merged: Option<GroupTable> = None;
+    for part in parts {
+        let table = match &mut merged {
+            Some(table) => table,
+            None => merged.insert(GroupTable::new(aggregation)?),
+        };
+        table.merge(aggregation, part.columns(), part.num_rows())?;
+    }
+    Ok(merged)
+}
+
+/// The windows that hold a pane.
+fn windows_of(panes: Option<Panes>, pane: Span) -> Vec<Span> {
+    panes.map_or_else(|| vec![pane], |p| p.windows_of(pane).collect())
 }
 
 impl Pane {
@@ -251,12 +324,16 @@ impl Operator for WindowAggregateOperator {
                 .panes
                 .keys()
                 .take_while(|p| p.end <= watermark)
-                .flat_map(|p| self.windows_of(*p))
+                .flat_map(|p| windows_of(self.panes_of, *p))
                 .filter(|w| self.closed < w.end && w.end <= watermark)
                 .collect();
             // Popped from the back: ascending by end.
             self.closing = ends.into_iter().rev().collect();
             self.closed = watermark;
+        }
+        if let Some(EarlyWindows { early, firing, .. }) = &mut self.early {
+            self.closing.iter().for_each(|w| early.settle(&span_bytes(*w)));
+            firing.extend(early.fire(cx.plan.now_ms).iter().rev().filter_map(|scope| parse_span(scope)));
         }
         self.emit_some(cx, out)
     }
@@ -279,6 +356,7 @@ impl Operator for WindowAggregateOperator {
         // plan has at least that. What it protects against, emitting a window twice, cannot happen once its panes are forgotten; a hop's
         // pane outlives its first windows, so it is kept.
         changes.push(StateChange { key: CLOSED.to_vec(), value: Some(self.closed.to_be_bytes().to_vec()) });
+        self.early.iter_mut().for_each(|e| e.early.seal(&mut changes));
         Ok(changes)
     }
 
@@ -286,6 +364,11 @@ impl Operator for WindowAggregateOperator {
         let corrupt = |what: &str| DataflowError::Corrupt(format!("operator {}: state entry with {what}", self.id));
         if key == CLOSED {
             self.closed = i64::from_be_bytes(value.try_into().map_err(|_| corrupt("a wrong watermark"))?);
+            return Ok(());
+        }
+        if let Some(early) = &mut self.early
+            && early.early.restore(key, value).ok_or_else(|| corrupt("a wrong early result"))?
+        {
             return Ok(());
         }
         let (span, number) = parse_key(key).ok_or_else(|| corrupt("a wrong key"))?;
@@ -308,12 +391,18 @@ impl Operator for WindowAggregateOperator {
             .panes
             .keys()
             .next()
-            .and_then(|pane| self.windows_of(*pane).iter().map(|w| w.end).find(|e| *e > self.closed));
+            .and_then(|pane| windows_of(self.panes_of, *pane).iter().map(|w| w.end).find(|e| *e > self.closed));
         StateReport {
             keys: self.panes.values().map(rows).sum::<usize>() as u64,
-            bytes: self.panes.values().map(size).sum::<usize>() as u64,
+            bytes: (self.panes.values().map(size).sum::<usize>()
+                + self.early.as_ref().map_or(0, |e| e.early.bytes())
+                + self.slices.as_ref().map_or(0, Slices::bytes)) as u64,
             next_timer: next,
         }
+    }
+
+    fn next_wake(&self) -> Option<i64> {
+        self.early.as_ref().and_then(|e| e.early.next_wake())
     }
 }
 
@@ -321,14 +410,11 @@ impl Operator for WindowAggregateOperator {
 const CLOSED: &[u8] = b"closed";
 
 fn entry_key(span: Span, number: u32) -> Vec<u8> {
-    let ordered = |v: i64| (v as u64 ^ (1 << 63)).to_be_bytes();
-    [&ordered(span.end)[..], &ordered(span.start), &number.to_be_bytes()].concat()
+    [&span_bytes(span)[..], &number.to_be_bytes()].concat()
 }
 
 fn parse_key(key: &[u8]) -> Option<(Span, u32)> {
-    let number = |at: usize| Some((u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?) ^ (1 << 63)) as i64);
-    if key.len() != 20 {
-        return None;
-    }
-    Some((Span { end: number(0)?, start: number(8)? }, u32::from_be_bytes(key.get(16..)?.try_into().ok()?)))
+    let (span, number) = key.split_last_chunk()?;
+    let number = u32::from_be_bytes(*number);
+    (span.len() == 16).then(|| Some((parse_span(span)?, number)))?
 }

@@ -84,7 +84,8 @@ impl Aggregation {
         let mut arguments = Vec::with_capacity(self.spec.aggregates.len());
         let mut filters = Vec::with_capacity(self.spec.aggregates.len());
         for call in &self.spec.aggregates {
-            arguments.push(call.function.expressions().iter().map(array).collect::<Result<_>>()?);
+            let inputs = call.function.all_expressions();
+            arguments.push(inputs.args.iter().chain(&inputs.order_by_exprs).map(array).collect::<Result<_>>()?);
             filters.push(match &call.filter {
                 Some(f) => Some(array(f)?.as_boolean().clone()),
                 None => None,
@@ -136,7 +137,7 @@ impl Arguments {
 pub(super) struct GroupTable {
     /// `None` if there are no key columns: then there is one group.
     keys: Option<Box<dyn GroupValues>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    accumulators: Vec<Held>,
     groups: usize,
     /// Group of each row of the batch at hand.
     indices: Vec<usize>,
@@ -156,7 +157,8 @@ impl GroupTable {
     }
 
     pub fn size(&self) -> usize {
-        self.keys.as_ref().map_or(0, |k| k.size()) + self.accumulators.iter().map(|a| a.size()).sum::<usize>()
+        self.keys.as_ref().map_or(0, |k| k.size())
+            + self.accumulators.iter().map(|h| h.accumulator.size()).sum::<usize>()
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
@@ -177,9 +179,8 @@ impl GroupTable {
     /// Adds input rows.
     pub fn update(&mut self, input: &Arguments) -> Result<()> {
         self.intern(&input.keys, input.rows)?;
-        for ((accumulator, arguments), filter) in self.accumulators.iter_mut().zip(&input.arguments).zip(&input.filters)
-        {
-            accumulator.update_batch(arguments, &self.indices, filter.as_ref(), self.groups)?;
+        for ((held, arguments), filter) in self.accumulators.iter_mut().zip(&input.arguments).zip(&input.filters) {
+            held.accumulator.update_batch(arguments, &self.indices, filter.as_ref(), self.groups)?;
         }
         Ok(())
     }
@@ -188,9 +189,9 @@ impl GroupTable {
     pub fn merge(&mut self, aggregation: &Aggregation, columns: &[ArrayRef], rows: usize) -> Result<()> {
         let (keys, mut states) = columns.split_at(aggregation.key_count());
         self.intern(keys, rows)?;
-        for (accumulator, count) in self.accumulators.iter_mut().zip(&aggregation.states) {
+        for (held, count) in self.accumulators.iter_mut().zip(&aggregation.states) {
             let (own, rest) = states.split_at(*count);
-            accumulator.merge_batch(own, &self.indices, None, self.groups)?;
+            held.accumulator.merge_batch(own, &self.indices, None, self.groups)?;
             states = rest;
         }
         Ok(())
@@ -206,7 +207,8 @@ impl GroupTable {
     /// Takes all groups out as (key columns, results).
     pub fn take_results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let keys = self.take_keys()?;
-        let results = self.accumulators.iter_mut().map(|a| a.evaluate(EmitTo::All)).collect::<Result<_>>()?;
+        let results =
+            self.accumulators.iter_mut().map(|h| h.accumulator.evaluate(EmitTo::All)).collect::<Result<_>>()?;
         Ok((keys, results))
     }
 
@@ -224,14 +226,21 @@ impl GroupTable {
     }
 }
 
-/// Takes the states of all accumulators. A set of distinct values comes out of a hash map with a random seed: lists are sorted, so
-/// that the same groups always have the same bytes. No aggregate depends on the order inside its own state but `array_agg`, which is
-/// not planned without an order.
-fn states_of(accumulators: &mut [Box<dyn GroupsAccumulator>], columns: &mut Vec<ArrayRef>) -> Result<()> {
-    for accumulator in accumulators {
+/// An accumulator, and whether lists in its state are sorted when it is taken out.
+///
+/// A set of distinct values comes out of a hash map with a random seed, so that the same groups would not always have the same bytes. Lists of an
+/// ordered call are in its order already, and belong together.
+struct Held {
+    accumulator: Box<dyn GroupsAccumulator>,
+    sorts: bool,
+}
+
+/// Takes the states of all accumulators.
+fn states_of(accumulators: &mut [Held], columns: &mut Vec<ArrayRef>) -> Result<()> {
+    for Held { accumulator, sorts } in accumulators {
         for state in accumulator.state(EmitTo::All)? {
             columns.push(match state.data_type() {
-                DataType::List(_) => sort_lists(state.as_list::<i32>())?,
+                DataType::List(_) if *sorts => sort_lists(state.as_list::<i32>())?,
                 _ => state,
             });
         }
@@ -261,13 +270,19 @@ fn sort_lists(lists: &ListArray) -> Result<ArrayRef> {
 }
 
 /// Accumulators for groups that the caller numbers.
-fn accumulators(aggregation: &Aggregation) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-    aggregation.spec.aggregates.iter().map(|call| accumulator(&call.function)).collect()
+fn accumulators(aggregation: &Aggregation) -> Result<Vec<Held>> {
+    let held = |function: &Arc<AggregateFunctionExpr>| {
+        let sorts = function.order_bys().is_empty() || function.is_distinct();
+        Ok(Held { accumulator: accumulator(function)?, sorts })
+    };
+    aggregation.spec.aggregates.iter().map(|call| held(&call.function)).collect()
 }
 
 /// The accumulator of one call.
 pub(super) fn accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
-    if function.groups_accumulator_supported() {
+    // DataFusion's accumulator of groups for this one counts every value.
+    let forgets_distinct = function.is_distinct() && function.fun().name() == "bit_xor";
+    if function.groups_accumulator_supported() && !forgets_distinct {
         return function.create_groups_accumulator();
     }
     let function = function.clone();
@@ -275,7 +290,7 @@ pub(super) fn accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<d
 }
 
 /// Sessions number their groups themselves.
-pub(super) struct NumberedGroups(Vec<Box<dyn GroupsAccumulator>>);
+pub(super) struct NumberedGroups(Vec<Held>);
 
 impl NumberedGroups {
     pub fn new(aggregation: &Aggregation) -> Result<Self> {
@@ -283,8 +298,8 @@ impl NumberedGroups {
     }
 
     pub fn update(&mut self, input: &Arguments, groups: &[usize], total: usize) -> Result<()> {
-        for ((accumulator, arguments), filter) in self.0.iter_mut().zip(&input.arguments).zip(&input.filters) {
-            accumulator.update_batch(arguments, groups, filter.as_ref(), total)?;
+        for ((held, arguments), filter) in self.0.iter_mut().zip(&input.arguments).zip(&input.filters) {
+            held.accumulator.update_batch(arguments, groups, filter.as_ref(), total)?;
         }
         Ok(())
     }
@@ -296,9 +311,9 @@ impl NumberedGroups {
         groups: &[usize],
         total: usize,
     ) -> Result<()> {
-        for (accumulator, count) in self.0.iter_mut().zip(&aggregation.states) {
+        for (held, count) in self.0.iter_mut().zip(&aggregation.states) {
             let (own, rest) = states.split_at(*count);
-            accumulator.merge_batch(own, groups, None, total)?;
+            held.accumulator.merge_batch(own, groups, None, total)?;
             states = rest;
         }
         Ok(())
@@ -311,6 +326,6 @@ impl NumberedGroups {
     }
 
     pub fn take_results(&mut self) -> Result<Vec<ArrayRef>> {
-        self.0.iter_mut().map(|a| a.evaluate(EmitTo::All)).collect()
+        self.0.iter_mut().map(|h| h.accumulator.evaluate(EmitTo::All)).collect()
     }
 }

@@ -9,6 +9,7 @@
 mod aggregate;
 mod assign;
 mod calc;
+mod early;
 mod expand;
 mod group;
 mod groups;
@@ -20,6 +21,10 @@ mod partial;
 mod pattern;
 mod rank;
 mod session;
+mod session_assign;
+mod set;
+mod slices;
+mod ttl;
 mod union;
 mod unnest;
 
@@ -163,6 +168,16 @@ pub trait Operator: Send {
     fn report(&self) -> StateReport {
         StateReport::default()
     }
+
+    /// Time of the plan (`now_ms`) at which it has something to do without new input, beside the timer of its time domain.
+    fn next_wake(&self) -> Option<i64> {
+        None
+    }
+
+    /// Retractions dropped since the task began, of rows that had lapsed under `state.ttl`.
+    fn dropped(&self) -> u64 {
+        0
+    }
 }
 
 /// The operator of a node; `None` for sources and sinks, which the executor runs.
@@ -176,6 +191,10 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         NodeKind::Calc(calc) => Some(Box::new(calc::CalcOperator::new(id, calc, node.output.schema.clone()))),
         NodeKind::WindowAssign(assign) => {
             Some(Box::new(assign::AssignOperator::new(id, assign, node.output.schema.clone())?))
+        }
+        NodeKind::SessionAssign(spec) => {
+            let schema = node.output.schema.clone();
+            Some(Box::new(session_assign::SessionAssignOperator::new(id, spec, schema)?))
         }
         NodeKind::PartialWindowAggregate(spec) => Some(match &spec.window {
             WindowOf::Time { kind: WindowKind::Session { gap }, .. } => {
@@ -194,6 +213,9 @@ pub fn operator(node: &Node) -> Result<Option<Box<dyn Operator>>, DataflowError>
         NodeKind::GroupAggregate(spec) => Some(group::second_half(id, spec, node.output.append_only)?),
         NodeKind::Unnest(unnest) => Some(Box::new(unnest::UnnestOperator::new(id, unnest, node.output.schema.clone()))),
         NodeKind::Union => Some(Box::new(union::UnionOperator)),
+        NodeKind::Set(spec) => {
+            Some(Box::new(set::SetOperator::new(id, spec, node.output.schema.clone(), node.output.append_only)?))
+        }
         NodeKind::Join(spec) => Some(Box::new(join::JoinOperator::new(id, spec, node.output.schema.clone())?)),
         NodeKind::LocalRank(spec) => {
             Some(Box::new(rank::LocalRankOperator::new(id, spec, node.output.schema.clone())?))

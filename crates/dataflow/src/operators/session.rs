@@ -25,12 +25,14 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use hashbrown::HashMap;
 use millstream_plan::OperatorId;
 
+use super::early::{Early, Replaced, parse_span, span_bytes};
 use super::groups::{Aggregation, NumberedGroups};
 use super::partial::pane_columns;
 use super::{EpochContext, Operator, StateChange, StateReport, Step, failed};
 use crate::graph::{WindowAggregate, WindowOf};
 use crate::ipc;
 use crate::times::{from_millis, to_millis};
+use crate::windows::Span;
 use crate::{DataflowError, DeltaBatch};
 
 /// First half: rows of an epoch become fragments.
@@ -176,6 +178,9 @@ pub(super) struct SessionAggregate {
     incoming: Vec<RecordBatch>,
     closed: i64,
     deleted: Vec<u32>,
+    early: Option<Early>,
+    /// Keys whose sessions fire in this epoch and have not yet.
+    firing: Vec<Box<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +197,21 @@ struct Part {
     stored: bool,
 }
 
+impl Session {
+    /// Tells it from the other sessions of its key.
+    fn identity(&self) -> Vec<u8> {
+        span_bytes(Span { start: self.first, end: self.last })
+    }
+}
+
+/// Bytes before the key in [`scope`].
+const SCOPE_HEAD: usize = 4;
+
+/// The sessions of a key as a scope of early results: no scope begins with another.
+fn scope(key: &[u8]) -> Vec<u8> {
+    [&(key.len() as u32).to_be_bytes(), key].concat()
+}
+
 impl SessionAggregate {
     pub(super) fn new(id: OperatorId, spec: &Arc<WindowAggregate>, gap: i64) -> Result<Self, DataflowError> {
         let aggregation = Aggregation::new(spec).map_err(failed(id, "session"))?;
@@ -203,8 +223,11 @@ impl SessionAggregate {
                 Some(RowConverter::new(fields.map(|f| SortField::new(f.data_type().clone())).collect())?)
             }
         };
+        let early = spec.early.map(|interval| Early::new(interval, &spec.output)).transpose();
         Ok(Self {
             id,
+            early: early.map_err(failed(id, "session"))?,
+            firing: Vec::new(),
             aggregation,
             gap,
             encode,
@@ -330,6 +353,7 @@ impl SessionAggregate {
         let rows = shaped(columns, &self.aggregation.partial)?;
         let part = self.add_part(rows, false);
         for (row, (key, old)) in merged.into_iter().enumerate() {
+            self.early.iter_mut().for_each(|e| e.touch(&scope(&key)));
             for source in old.iter().filter(|s| s.part != u32::MAX) {
                 self.release(source.part);
             }
@@ -389,31 +413,80 @@ impl SessionAggregate {
     /// Emits sessions that end before the watermark: at most one batch.
     fn emit_some(&mut self, watermark: i64, out: &mut Vec<DeltaBatch>) -> DfResult<Step> {
         let mut closing = Vec::new();
+        let mut keys = Vec::new();
         while closing.len() < super::BATCH_ROWS && self.timers.first().is_some_and(|t| t.0 < watermark) {
             let Some((_, key, first)) = self.timers.pop_first() else { break };
-            closing.extend(self.take_open(&key, first));
+            if let Some(session) = self.take_open(&key, first) {
+                closing.push(session);
+                keys.push(key);
+            }
         }
         if closing.is_empty() {
-            return Ok(Step::Done);
+            return self.fire(out);
         }
-        let rows = self.gather(&closing, None)?;
-        let keys = self.aggregation.key_count();
-        let mut accumulators = NumberedGroups::new(&self.aggregation)?;
-        let groups: Vec<usize> = (0..closing.len()).collect();
-        accumulators.merge(&self.aggregation, &rows.columns()[keys + 2..], &groups, closing.len())?;
-        let output = self.aggregation.spec.output.clone();
-        let mut columns = rows.columns()[..keys].to_vec();
-        let ends = |minus: i64| closing.iter().map(|s| s.last + self.gap - minus).collect::<Int64Array>();
-        let times = [closing.iter().map(|s| s.first).collect(), ends(0), ends(1)];
-        for (at, times) in times.into_iter().enumerate() {
-            columns.push(from_millis(times, output.field(keys + at).data_type())?);
+        let rows = self.rows(&closing)?;
+        match &mut self.early {
+            None => out.push(DeltaBatch::appended(rows)),
+            Some(early) => {
+                let encoded = early.encode(&rows)?;
+                let mut replaced = Replaced::default();
+                for ((key, session), row) in keys.iter().zip(&closing).zip(encoded.iter()) {
+                    // What the session has grown out of goes with it.
+                    let inside = |identity: &[u8]| {
+                        parse_span(identity).is_some_and(|s| session.first <= s.start && s.end <= session.last)
+                    };
+                    let new = std::iter::once((session.identity(), row.data()));
+                    early.replace(&scope(key), new, inside, false, &mut replaced);
+                }
+                early.emit(replaced, out)?;
+            }
         }
-        columns.extend(accumulators.take_results()?);
-        out.push(DeltaBatch::appended(shaped(columns, &output)?));
         for session in &closing {
             self.release(session.part);
         }
         Ok(Step::More)
+    }
+
+    /// Emits the open sessions of keys that fire.
+    fn fire(&mut self, out: &mut Vec<DeltaBatch>) -> DfResult<Step> {
+        let firing = std::mem::take(&mut self.firing);
+        let keys: Vec<&[u8]> = firing.iter().map(|scope| &scope[SCOPE_HEAD..]).collect();
+        let of = |key: &&[u8]| self.index.get(*key).map_or(&[][..], Vec::as_slice);
+        let open: Vec<Session> = keys.iter().flat_map(|k| of(k).iter().copied()).collect();
+        let counts: Vec<usize> = keys.iter().map(|k| of(k).len()).collect();
+        if open.is_empty() {
+            return Ok(Step::Done);
+        }
+        let rows = self.rows(&open)?;
+        let Some(early) = &mut self.early else { return Ok(Step::Done) };
+        let encoded = early.encode(&rows)?;
+        let mut replaced = Replaced::default();
+        let mut from = 0;
+        for (scope, count) in firing.iter().zip(counts) {
+            let rows = (from..from + count).map(|i| (open[i].identity(), encoded.row(i).data()));
+            early.replace(scope, rows, |_| true, true, &mut replaced);
+            from += count;
+        }
+        early.emit(replaced, out)?;
+        Ok(Step::Done)
+    }
+
+    /// Result rows of these sessions.
+    fn rows(&self, sessions: &[Session]) -> DfResult<RecordBatch> {
+        let rows = self.gather(sessions, None)?;
+        let keys = self.aggregation.key_count();
+        let mut accumulators = NumberedGroups::new(&self.aggregation)?;
+        let groups: Vec<usize> = (0..sessions.len()).collect();
+        accumulators.merge(&self.aggregation, &rows.columns()[keys + 2..], &groups, sessions.len())?;
+        let output = self.aggregation.spec.output.clone();
+        let mut columns = rows.columns()[..keys].to_vec();
+        let ends = |minus: i64| sessions.iter().map(|s| s.last + self.gap - minus).collect::<Int64Array>();
+        let times = [sessions.iter().map(|s| s.first).collect(), ends(0), ends(1)];
+        for (at, times) in times.into_iter().enumerate() {
+            columns.push(from_millis(times, output.field(keys + at).data_type())?);
+        }
+        columns.extend(accumulators.take_results()?);
+        shaped(columns, &output)
     }
 
     /// All open sessions in parts of this kind, as new parts of one.
@@ -477,6 +550,7 @@ impl Operator for SessionAggregate {
     fn end_epoch(&mut self, cx: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
         self.merge_incoming().map_err(failed(self.id, "session"))?;
         self.closed = self.closed.max(cx.watermark(&self.aggregation.spec.domain));
+        self.firing = self.early.as_mut().map_or_else(Vec::new, |e| e.fire(cx.plan.now_ms));
         self.resume(cx, out)
     }
 
@@ -490,6 +564,7 @@ impl Operator for SessionAggregate {
         changes.extend(self.deleted.drain(..).map(|n| StateChange { key: n.to_be_bytes().to_vec(), value: None }));
         let closed = [self.closed.to_be_bytes().to_vec(), self.next_part.to_be_bytes().to_vec()].concat();
         changes.push(StateChange { key: CLOSED.to_vec(), value: Some(closed) });
+        self.early.iter_mut().for_each(|e| e.seal(&mut changes));
         Ok(changes)
     }
 
@@ -506,6 +581,11 @@ impl Operator for SessionAggregate {
                     self.release(session.part);
                 }
             }
+            return Ok(());
+        }
+        if let Some(early) = &mut self.early
+            && early.restore(key, value).ok_or_else(|| corrupt("a wrong early result"))?
+        {
             return Ok(());
         }
         let number = u32::from_be_bytes(key.try_into().map_err(|_| corrupt("a wrong key"))?);
@@ -535,8 +615,13 @@ impl Operator for SessionAggregate {
     fn report(&self) -> StateReport {
         StateReport {
             keys: self.timers.len() as u64,
-            bytes: self.parts.values().map(|p| p.rows.get_array_memory_size() as u64).sum(),
+            bytes: self.parts.values().map(|p| p.rows.get_array_memory_size() as u64).sum::<u64>()
+                + self.early.as_ref().map_or(0, |e| e.bytes() as u64),
             next_timer: self.timers.first().map(|t| t.0.saturating_add(1)),
         }
+    }
+
+    fn next_wake(&self) -> Option<i64> {
+        self.early.as_ref().and_then(Early::next_wake)
     }
 }

@@ -63,6 +63,7 @@ fn spec(kind: WindowKind) -> Arc<WindowAggregate> {
         keys: vec![NamedExpr { name: "k".to_owned(), expr: col("k", &schema).unwrap() }],
         aggregates,
         output: Arc::new(Schema::new(fields)),
+        early: None,
     })
 }
 
@@ -250,8 +251,12 @@ fn however_epochs_are_cut_and_restored_the_result_is_that_of_a_batch() {
         WindowKind::Hop { size: 14, slide: 4, offset: 0 },
         WindowKind::Cumulate { size: 30, step: 10, offset: 0 },
         WindowKind::Session { gap: 7 },
+        // Windows that share many panes.
+        WindowKind::Hop { size: 80, slide: 4, offset: 1 },
+        WindowKind::Hop { size: 300, slide: 2, offset: 0 },
+        WindowKind::Cumulate { size: 60, step: 2, offset: 3 },
     ];
-    for seed in 0..60u64 {
+    for seed in 0..80u64 {
         let mut state = seed;
         let kind = kinds[seed as usize % kinds.len()];
         let count = 400;

@@ -180,6 +180,8 @@ impl Attempt {
                     sum.keys += report.keys;
                     sum.bytes += report.bytes;
                     sum.next_timer = [sum.next_timer, report.next_timer].into_iter().flatten().min();
+                    sum.next_wake = [sum.next_wake, report.next_wake].into_iter().flatten().min();
+                    sum.dropped += report.dropped;
                 }
                 None => {
                     flight.operators.insert(report.operator, report);

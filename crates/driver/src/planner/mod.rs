@@ -106,6 +106,8 @@ pub struct Planner {
     history: History,
     sources: BTreeMap<SourceId, SourceView>,
     timers: BTreeMap<(OperatorId, TaskId), i64>,
+    /// Of processing time, beside the timers of the operators' own clocks.
+    wakes: BTreeMap<(OperatorId, TaskId), i64>,
     /// Some task has reported in this attempt, so that `timers` tells something.
     timers_known: bool,
     size: Size,
@@ -154,6 +156,7 @@ impl Planner {
             history,
             sources,
             timers: BTreeMap::new(),
+            wakes: BTreeMap::new(),
             timers_known: false,
             mode,
             planned_at: None,
@@ -252,6 +255,10 @@ impl Planner {
                 Some(at) => self.timers.insert((report.operator, task), at),
                 None => self.timers.remove(&(report.operator, task)),
             };
+            match report.next_wake {
+                Some(at) => self.wakes.insert((report.operator, task), at),
+                None => self.wakes.remove(&(report.operator, task)),
+            };
         }
         self.timers_known = true;
     }
@@ -275,6 +282,7 @@ impl Planner {
     /// The tasks start again from a checkpoint; everything planned stays planned and is run again.
     pub fn restarted(&mut self, failures: u32) {
         self.timers.clear();
+        self.wakes.clear();
         self.timers_known = false;
         self.size.restart(&self.options, failures);
         self.unsealed = Unsealed::default();
@@ -437,15 +445,18 @@ impl Planner {
 
     /// Some operator has something to do in `plan` that it had not in the epoch before.
     fn timer_due(&self, plan: &EpochPlan) -> bool {
-        self.timers.iter().any(|((operator, _), &at)| match self.shape.timers.get(operator) {
-            None => false,
-            Some(TimerDomain::Processing) => self.history.now_ms < at && at <= plan.now_ms,
-            Some(TimerDomain::Event(sources)) => {
-                let before = sources.iter().map(|s| self.planned_watermark(*s)).min().unwrap_or_default();
-                let after = sources.iter().map(|s| plan.watermark(*s)).min().unwrap_or_default();
-                before.0 < at && at <= after.0
-            }
-        })
+        let passes = |at: i64| self.history.now_ms < at && at <= plan.now_ms;
+        let wakes = self.wakes.values().any(|at| passes(*at));
+        wakes
+            || self.timers.iter().any(|((operator, _), &at)| match self.shape.timers.get(operator) {
+                None => false,
+                Some(TimerDomain::Processing) => passes(at),
+                Some(TimerDomain::Event(sources)) => {
+                    let before = sources.iter().map(|s| self.planned_watermark(*s)).min().unwrap_or_default();
+                    let after = sources.iter().map(|s| plan.watermark(*s)).min().unwrap_or_default();
+                    before.0 < at && at <= after.0
+                }
+            })
     }
 
     fn planned_watermark(&self, source: SourceId) -> Watermark {
@@ -500,6 +511,7 @@ impl Planner {
             .iter()
             .filter(|((operator, _), _)| self.shape.timers.get(operator) == Some(&TimerDomain::Processing))
             .map(|(_, at)| *at)
+            .chain(self.wakes.values().copied())
             .min();
         let views = self.shape.sources.iter().filter_map(|s| self.sources.get(&s.id)?.wakeup(s, now)).min();
         [checkpoint, flush, processing, views].into_iter().flatten().filter(|at| *at > now).min()

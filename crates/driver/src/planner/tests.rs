@@ -143,7 +143,7 @@ fn idle_and_closed_splits_do_not_hold_it_back() {
 }
 
 fn timer(operator: u16, at: Option<i64>) -> OperatorReport {
-    OperatorReport { operator: OperatorId(operator), keys: 0, bytes: 0, next_timer: at }
+    OperatorReport { operator: OperatorId(operator), keys: 0, bytes: 0, next_timer: at, next_wake: None, dropped: 0 }
 }
 
 #[test]
@@ -158,6 +158,21 @@ fn empty_epochs_only_for_timers_that_are_due() {
     assert_eq!((due.positions(), due.now_ms, due.watermark(SourceId(0))), (0, 2_000, Watermark(500)));
     p.report(task(1), &[], &[timer(1, Some(501)), timer(2, None)], 2_001);
     assert!(matches!(p.next(2_100, FREE), Next::Wait { .. }));
+}
+
+#[test]
+fn an_operator_of_event_time_can_wake_by_processing_time() {
+    let mut p = planner(shape(), PlanOptions::default());
+    p.available(SourceId(0), &discovery(&[("a", 10)], false), 0);
+    plan(p.next(10, FREE));
+    let report = |wake: Option<i64>| OperatorReport { next_wake: wake, ..timer(1, Some(501)) };
+    p.report(task(0), &[read("a", 10, 500)], &[], 11);
+    p.report(task(1), &[], &[report(Some(3_000))], 11);
+    assert_eq!(p.next(20, FREE), Next::Wait { until: Some(3_000) });
+    let due = plan(p.next(3_000, FREE));
+    assert_eq!((due.positions(), due.now_ms, due.watermark(SourceId(0))), (0, 3_000, Watermark(500)));
+    p.report(task(1), &[], &[report(None)], 3_001);
+    assert!(matches!(p.next(3_100, FREE), Next::Wait { .. }));
 }
 
 #[test]

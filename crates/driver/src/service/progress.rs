@@ -310,6 +310,7 @@ impl Teller {
                     "operatorName": format!("operator-{}", o.operator),
                     "numRowsTotal": o.keys,
                     "memoryUsedBytes": o.bytes,
+                    "retractionsDropped": o.dropped,
                 })
             })
             .collect()

@@ -74,6 +74,8 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
             NodeKind::Rank(rank) => &rank.rows.close.as_ref()?.domain,
             NodeKind::Over(over) => over.close.as_ref()?,
             NodeKind::RowPattern(pattern) => &pattern.domain,
+            // What lapses must be noticed without input.
+            NodeKind::GroupAggregate(group) if group.ttl.is_some() => &TimeDomain::Processing,
             _ => return None,
         };
         Some((n.id, clock(domain)))

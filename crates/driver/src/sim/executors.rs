@@ -354,7 +354,14 @@ impl World {
             .then(|| (watermark.0.max(0) / 1_000 + 1) * 1_000)
             .filter(|_| id.stage == StageId(1));
         let operators = match id.stage {
-            StageId(1) => vec![OperatorReport { operator: OperatorId(9), keys: 1, bytes: 8, next_timer: timer }],
+            StageId(1) => vec![OperatorReport {
+                operator: OperatorId(9),
+                keys: 1,
+                bytes: 8,
+                next_timer: timer,
+                next_wake: None,
+                dropped: 0,
+            }],
             StageId(_) => Vec::new(),
         };
         let splits = splits.collect();

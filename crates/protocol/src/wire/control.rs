@@ -209,6 +209,8 @@ fn done_to_wire(done: TaskDone) -> wire::TaskDone {
         keys: o.keys,
         bytes: o.bytes,
         next_timer: o.next_timer,
+        next_wake: o.next_wake,
+        dropped: o.dropped,
     };
     wire::TaskDone {
         era: Some(era_to_wire(done.era)),
@@ -240,6 +242,8 @@ fn done(wire: wire::TaskDone) -> Result<TaskDone, Invalid> {
             keys: o.keys,
             bytes: o.bytes,
             next_timer: o.next_timer,
+            next_wake: o.next_wake,
+            dropped: o.dropped,
         })
     };
     Ok(TaskDone {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Aggregate, Expr};
+use datafusion::logical_expr::{Aggregate, Expr, SortExpr};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use millstream_dataflow::graph::{
@@ -77,6 +77,11 @@ impl Lowering<'_> {
         }
         let aggregates =
             node.aggr_expr.iter().map(|e| self.call(e, &names, &input.schema)).collect::<Result<Vec<_>>>()?;
+        if aggregates.iter().any(|a| a.function.fun().name() == "nth_value") {
+            let message = "nth_value cannot be computed for a window that is emitted when it closes";
+            return Err(Mistake::new(self.place(&["nth_value"]), message)
+                .hint("rank the window's rows: ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY …)"));
+        }
         let mut fields: Vec<FieldRef> = Vec::new();
         for key in &spec_keys {
             let data_type = key.expr.data_type(&input.schema).map_err(|e| self.failed(&e))?;
@@ -91,6 +96,7 @@ impl Lowering<'_> {
             keys: spec_keys,
             aggregates,
             output: output.clone(),
+            early: self.early,
         });
         let base = self.two_halves(&rel, &spec, &input)?;
         self.result(base, &spec, &groups, node, rel.pending.as_ref())
@@ -107,9 +113,13 @@ impl Lowering<'_> {
         let partial = EdgeType { schema: partial, append_only: true, key: None, time: Vec::new() };
         let forward = vec![Input { from: rel.base, exchange: Exchange::Forward }];
         let partial = self.push(NodeKind::PartialWindowAggregate(spec.clone()), forward, partial)?;
-        let time = vec![TimeAttribute { column: keys + 2, domain: emitted_by(spec) }];
-        let output =
-            EdgeType { schema: spec.output.clone(), append_only: true, key: Some((0..keys + 2).collect()), time };
+        let time = emitted_by(spec).map(|domain| TimeAttribute { column: keys + 2, domain });
+        let output = EdgeType {
+            schema: spec.output.clone(),
+            append_only: spec.early.is_none(),
+            key: Some((0..keys + 2).collect()),
+            time: time.into_iter().collect(),
+        };
         let shuffle = vec![Input { from: partial, exchange: Exchange::Hash { columns: (0..keys).collect() } }];
         self.push(NodeKind::WindowAggregate(spec.clone()), shuffle, output)
     }
@@ -130,7 +140,7 @@ impl Lowering<'_> {
         let of_groups = groups.iter().map(|g| match g {
             Group::Key(i) => (*i, Role::default()),
             Group::Window(part) => {
-                let time = (*part == Part::Time).then(|| emitted_by(spec));
+                let time = emitted_by(spec).filter(|_| *part == Part::Time);
                 (keys + *part as usize, Role { time, part: Some(*part) })
             }
         });
@@ -142,7 +152,7 @@ impl Lowering<'_> {
             fields.push((qualifier.cloned(), Arc::new(field)));
         }
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
-        let mut rel = Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), Some(emitted_by(spec))) };
+        let mut rel = Rel { columns, ..plain(base, Arc::new(schema), Vec::new(), emitted_by(spec)) };
         for filter in pending.into_iter().flat_map(|p| &p.filters) {
             let over_output = substitute(filter.clone(), &|part| {
                 Arc::new(Column::new(spec.output.field(keys + part).name(), keys + part))
@@ -219,8 +229,10 @@ impl Lowering<'_> {
         ))
     }
 
+    /// An aggregate call. Its order is completed by its arguments, so that equal rows come in one order.
     pub(super) fn call(&self, expr: &Expr, names: &DFSchemaRef, input: &Schema) -> Result<AggregateCall> {
         let name = function_name(expr).unwrap_or_default();
+        let expr = &completed(expr);
         let at = self.place(&[&name]);
         let build = |alias: &str| {
             let lowered = LoweredAggregateBuilder::new(expr, names, input, &self.props).with_name(alias).build();
@@ -231,9 +243,6 @@ impl Lowering<'_> {
         let shown = explain::call(&AggregateCall { function: first.aggregate, filter: first.filter });
         let lowered = build(&shown)?;
         let refuse = |why: &str| Mistake::new(at, format!("{name} {why}"));
-        if !lowered.order_bys.is_empty() {
-            return Err(refuse("depends on the order of rows").hint("use min or max"));
-        }
         // Some combinations fail only here, such as DISTINCT of a function that cannot.
         let accumulator = lowered.aggregate.create_accumulator().map(|_| ());
         let merges = lowered.aggregate.state_fields().map(|_| ());
@@ -244,11 +253,14 @@ impl Lowering<'_> {
     }
 }
 
-/// Which watermark the time column of the emitted windows follows.
-fn emitted_by(spec: &WindowAggregate) -> TimeDomain {
+/// Which watermark the time column of the emitted windows follows. Early results may change at any time.
+fn emitted_by(spec: &WindowAggregate) -> Option<TimeDomain> {
     match &spec.window {
-        WindowOf::Time { kind: WindowKind::Session { .. }, .. } => TimeDomain::Behind(Box::new(spec.domain.clone())),
-        WindowOf::Time { .. } | WindowOf::Attached { .. } => spec.domain.clone(),
+        _ if spec.early.is_some() => None,
+        WindowOf::Time { kind: WindowKind::Session { .. }, .. } => {
+            Some(TimeDomain::Behind(Box::new(spec.domain.clone())))
+        }
+        WindowOf::Time { .. } | WindowOf::Attached { .. } => Some(spec.domain.clone()),
     }
 }
 
@@ -257,6 +269,22 @@ pub(super) fn function_name(expr: &Expr) -> Option<String> {
         Expr::AggregateFunction(f) => Some(f.func.name().to_owned()),
         _ => None,
     }
+}
+
+/// Functions that give the values themselves, in an order.
+const ORDERED: &[&str] = &["array_agg", "string_agg", "first_value", "last_value", "nth_value"];
+
+/// The call with an order that leaves nothing open: its ORDER BY, then its arguments.
+fn completed(expr: &Expr) -> Expr {
+    let mut plain = expr.clone().unalias_nested().data;
+    if let Expr::AggregateFunction(f) = &mut plain
+        && ORDERED.contains(&f.func.name())
+    {
+        let is_open = |e: &&Expr| !matches!(e, Expr::Literal(..)) && !f.params.order_by.iter().any(|s| s.expr == **e);
+        let rest: Vec<SortExpr> = f.params.args.iter().filter(is_open).map(|e| e.clone().sort(true, true)).collect();
+        f.params.order_by.extend(rest);
+    }
+    plain
 }
 
 /// The columns of the node below under the names by which the query knows them.

@@ -12,6 +12,7 @@ mod over;
 mod pattern;
 mod rank;
 mod rel;
+mod set;
 mod source;
 mod unnest;
 mod updating;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -33,7 +35,8 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenWithSpan};
 use millstream_connectors::SourceSpec;
 use millstream_dataflow::graph::{
-    EdgeType, Exchange, Input, KeyedInput, NodeKind, SinkNode, TimeAttribute, TimeDomain, WindowAssign, WindowKind,
+    EdgeType, Exchange, Input, KeyedInput, NodeKind, Ordered, SessionAssign, SinkNode, SortColumn, TimeAttribute,
+    TimeDomain, Ttl, WindowAssign, WindowKind,
 };
 use millstream_plan::{OperatorId, SourceId};
 
@@ -42,6 +45,7 @@ use crate::catalog::Catalog;
 use crate::changelog::{self, Takes};
 use crate::error::{Mistake, Result};
 use crate::pattern::MatchRecognize;
+use crate::set::SetNode;
 use crate::uses::Uses;
 use crate::versions::versions;
 use crate::window::{Partition, WINDOW_COLUMNS, WindowTvf};
@@ -71,6 +75,10 @@ pub(crate) struct Lowering<'a> {
     in_versions: bool,
     /// Of the statement at hand, to say where a mistake stands.
     tokens: &'a [TokenWithSpan],
+    /// `state.ttl`.
+    pub ttl: Option<Ttl>,
+    /// `emit.early`, in milliseconds.
+    pub early: Option<i64>,
 }
 
 impl<'a> Lowering<'a> {
@@ -95,6 +103,8 @@ impl<'a> Lowering<'a> {
             props,
             in_versions: false,
             tokens: &[],
+            ttl: None,
+            early: None,
         }
     }
 
@@ -196,17 +206,23 @@ impl<'a> Lowering<'a> {
                 let rel = self.lower(&node.input)?;
                 self.aggregate(rel, node)
             }
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-                Some(window) => {
+            LogicalPlan::Extension(extension) => {
+                let node = extension.node.as_any();
+                if let Some(window) = node.downcast_ref::<WindowTvf>() {
                     let rel = self.lower(&window.input)?;
-                    self.window(rel, window)
+                    return self.window(rel, window);
                 }
-                None => match (extension.node.as_any().downcast_ref::<MatchRecognize>(), versions(plan)) {
-                    (Some(node), _) => self.row_pattern(node),
-                    (None, Some(versions)) if self.in_versions => self.lower(&versions.input),
-                    _ => Err(self.unsupported("FOR SYSTEM_TIME AS OF in this place", &["SYSTEM_TIME"])),
-                },
-            },
+                if let Some(set) = node.downcast_ref::<SetNode>() {
+                    return self.set_operation(set);
+                }
+                if let Some(pattern) = node.downcast_ref::<MatchRecognize>() {
+                    return self.row_pattern(pattern);
+                }
+                match versions(plan).filter(|_| self.in_versions) {
+                    Some(versions) => self.lower(&versions.input),
+                    None => Err(self.unsupported("FOR SYSTEM_TIME AS OF in this place", &["SYSTEM_TIME"])),
+                }
+            }
             LogicalPlan::Join(node) => self.join(node),
             LogicalPlan::Sort(node) => Err(self.sort(node)),
             LogicalPlan::Limit(node) => self.limit(node),
@@ -267,14 +283,19 @@ impl<'a> Lowering<'a> {
         let rel = self.materialise(rel)?;
         let Expr::Column(column) = &window.time else { return Err(self.unsupported("this window", &[])) };
         let index = rel.schema.index_of_column(column).map_err(|e| self.failed(&e))?;
-        let (Value::Expr(time), Role { time: Some(domain), .. }) = &rel.columns[index] else {
-            let message = format!("'{}' is not a time attribute here, so its windows would never close", column.name);
-            return Err(Mistake::new(window.at, message).hint(format!(
+        // Rows that come and go are in windows that change and never close.
+        let changes = !self.output(rel.base).append_only;
+        let (time, domain) = match &rel.columns[index] {
+            (Value::Expr(time), role) if changes || role.time.is_some() => (time.clone(), role.time.clone()),
+            _ => {
+                let message =
+                    format!("'{}' is not a time attribute here, so its windows would never close", column.name);
+                return Err(Mistake::new(window.at, message).hint(format!(
                 "declare WATERMARK FOR {0} AS {0} - INTERVAL '10' SECOND in its table and select the column unchanged, or use PROCTIME()",
                 column.name
             )));
+            }
         };
-        let (time, domain) = (time.clone(), domain.clone());
         let partition = match &window.partition {
             Partition::ByKeys => None,
             Partition::By(by) => {
@@ -287,14 +308,14 @@ impl<'a> Lowering<'a> {
         let mut fields: Vec<_> = rel.schema.iter().map(|(q, f)| (q.cloned(), f.clone())).collect();
         let time_type = rel.schema.field(index).data_type().clone();
         for (part, name) in PARTS.into_iter().zip(WINDOW_COLUMNS) {
-            let time = (part == Part::Time).then(|| domain.clone());
+            let time = domain.clone().filter(|_| part == Part::Time);
             columns.push((Value::Window(part), Role { time, part: Some(part) }));
             fields.push((None, Arc::new(arrow::datatypes::Field::new(name, time_type.clone(), false))));
         }
         let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(|e| self.failed(&e))?;
         let time_name = column.name.clone();
         let pending = Pending { kind: window.kind, time, time_name, partition, filters: Vec::new(), at: window.at };
-        Ok(Rel { columns, schema: Arc::new(schema), pending: Some(pending), windows: Some(domain), ..rel })
+        Ok(Rel { columns, schema: Arc::new(schema), pending: Some(pending), windows: domain, ..rel })
     }
 
     /// Gives the rows of a pending window their windows.
@@ -304,7 +325,7 @@ impl<'a> Lowering<'a> {
         }
         let rel = self.settle(rel, false)?;
         let Some(pending) = rel.pending.clone() else { return Ok(rel) };
-        if let WindowKind::Session { .. } = pending.kind {
+        if let (WindowKind::Session { .. }, true) = (pending.kind, self.output(rel.base).append_only) {
             let message = "a session window is known only when it has ended: it can only be aggregated";
             return Err(Mistake::new(pending.at, message)
                 .hint("write GROUP BY window_start, window_end and the columns of PARTITION BY"));
@@ -323,8 +344,13 @@ impl<'a> Lowering<'a> {
             output.time.push(TimeAttribute { column: width + 2, domain: domain.clone() });
         }
         let schema = output.schema.clone();
-        let kind = NodeKind::WindowAssign(WindowAssign { window: pending.kind, time });
-        let base = self.push(kind, vec![Input { from: rel.base, exchange: Exchange::Forward }], output)?;
+        let base = match pending.kind {
+            WindowKind::Session { gap } => self.sessions(rel.base, &pending, (time, gap), output)?,
+            window => {
+                let kind = NodeKind::WindowAssign(WindowAssign { window, time });
+                self.push(kind, vec![Input { from: rel.base, exchange: Exchange::Forward }], output)?
+            }
+        };
         let at = |index: usize| -> Physical { Arc::new(Column::new(schema.field(index).name(), index)) };
         let columns = rel.columns.into_iter().map(|(value, role)| match value {
             Value::Window(part) => (Value::Expr(at(width + part as usize)), role),
@@ -336,6 +362,37 @@ impl<'a> Lowering<'a> {
             assigned.filter = Some(rel::and(assigned.filter, filter));
         }
         Ok(assigned)
+    }
+}
+
+impl Lowering<'_> {
+    /// Gives rows that come and go their sessions. The partition's expressions are columns.
+    fn sessions(
+        &mut self,
+        from: OperatorId,
+        pending: &Pending,
+        (time, gap): (usize, i64),
+        output: EdgeType,
+    ) -> Result<OperatorId> {
+        let by = pending.partition.iter().flatten().map(|e| e.downcast_ref::<Column>().map(Column::index));
+        let Some(partition) = by.collect::<Option<Vec<usize>>>() else {
+            return Err(self.unsupported("this PARTITION BY", &["PARTITION"]));
+        };
+        if partition.contains(&time) {
+            let message = format!("'{}' is both the time of the sessions and what they are per", pending.time_name);
+            return Err(Mistake::new(pending.at, message).hint("leave it out of PARTITION BY and GROUP BY"));
+        }
+        let input = self.output(from).schema.clone();
+        let fits = |f: &&FieldRef| !RowConverter::supports_fields(&[SortField::new(f.data_type().clone())]);
+        if let Some(field) = input.fields().iter().find(fits) {
+            let name = types::name(field.data_type());
+            return Err(self.unsupported(&format!("sessions of rows with a value of type {name}"), &["SESSION"]));
+        }
+        let exchange = Exchange::Hash { columns: partition.clone() };
+        let order = vec![SortColumn { column: time, descending: false, nulls_first: true }];
+        let rows = Ordered { input, partition, order, append_only: false, close: None };
+        let kind = NodeKind::SessionAssign(Arc::new(SessionAssign { rows, time, gap }));
+        self.push(kind, vec![Input { from, exchange }], EdgeType { append_only: false, time: Vec::new(), ..output })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatchOptions, UInt64Array, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -13,12 +13,12 @@ use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, GroupingSet as LogicalSets};
 use datafusion::physical_expr::expressions::Column;
 use millstream_dataflow::graph::{
-    EdgeType, Exchange, Expand, GroupAggregate, GroupCall, GroupingSet, Input, NamedExpr, NodeKind, WindowKind,
+    EdgeType, Exchange, Expand, GroupAggregate, GroupCall, GroupingSet, Input, NamedExpr, NodeKind, TtlMode, WindowKind,
 };
 use millstream_dataflow::operators::group_transfer;
 
 use super::aggregate::input_names;
-use super::rel::{Physical, Rel, Role, Value};
+use super::rel::{Pending, Physical, Rel, Role, Value};
 use super::{Lowering, edge, plain};
 use crate::error::{Mistake, Result};
 use crate::explain;
@@ -28,12 +28,7 @@ use crate::types;
 impl Lowering<'_> {
     /// Groups whose rows come and go, or that no window ends.
     pub(super) fn group(&mut self, rel: Rel, node: &Aggregate) -> Result<Rel> {
-        if let Some(pending) = rel.pending.as_ref().filter(|p| matches!(p.kind, WindowKind::Session { .. })) {
-            let message = "session windows can only be grouped by, over rows that are never taken away";
-            return Err(Mistake::new(pending.at, message).hint(
-                "write GROUP BY window_start, window_end and the columns of PARTITION BY, over append-only input",
-            ));
-        }
+        let rel = self.session_keys(rel, node)?;
         let rel = self.materialise(rel)?;
         let rel = self.settle(rel, false)?;
         let input = self.output(rel.base).clone();
@@ -61,11 +56,15 @@ impl Lowering<'_> {
         }
         let calls =
             node.aggr_expr.iter().map(|e| self.group_call(e, &names, &input.schema)).collect::<Result<Vec<_>>>()?;
-        let retracts = !input.append_only;
+        let updating = !input.append_only;
+        // What lapses must be found by its group.
+        let lapses = self.ttl.is_some() && calls.iter().any(|c| c.distinct);
+        let retracts = updating || lapses || calls.iter().any(keeps_rows);
         let transfer = group_transfer(&keys, &calls, retracts, &input.schema).map_err(|e| self.failed(&e))?;
         self.check_types(&transfer, keys.len())?;
         // Without aggregates a row that has come stays: it is a DISTINCT.
-        let append_only = !retracts && calls.is_empty();
+        let taken_back = self.ttl.is_some_and(|ttl| ttl.mode == TtlMode::Retract);
+        let append_only = !updating && calls.is_empty() && !taken_back;
         let mut fields: Vec<FieldRef> = transfer.fields()[..keys.len()].to_vec();
         let named = |c: &GroupCall| Arc::new(c.function.field().as_ref().clone().with_name(explain::group_call(c)));
         fields.extend(calls.iter().map(named));
@@ -77,8 +76,10 @@ impl Lowering<'_> {
             always,
             calls,
             retracts,
+            updating,
             transfer: transfer.clone(),
             output: output.clone(),
+            ttl: self.ttl,
         });
         let forward = vec![Input { from: base, exchange: Exchange::Forward }];
         let first = EdgeType { schema: transfer, append_only: !retracts, key: None, time: Vec::new() };
@@ -102,6 +103,28 @@ impl Lowering<'_> {
             *value = Value::Expr(Arc::new(Column::new(output.field(i).name(), i)));
         }
         Ok(result)
+    }
+
+    /// Sessions per grouping key are those of a PARTITION BY of the same.
+    fn session_keys(&self, mut rel: Rel, node: &Aggregate) -> Result<Rel> {
+        let session = rel.pending.as_ref().filter(|p| matches!(p.kind, WindowKind::Session { .. }));
+        let Some(pending) = session else { return Ok(rel) };
+        if self.output(rel.base).append_only {
+            let message = "session windows can only be grouped by, over rows that are never taken away";
+            return Err(Mistake::new(pending.at, message)
+                .hint("write GROUP BY window_start, window_end and the columns of PARTITION BY"));
+        }
+        if pending.partition.is_none() {
+            let exprs = grouping_set_to_exprlist(&node.group_expr).map_err(|e| self.failed(&e))?;
+            let is_bound = |e: &Expr| match e {
+                Expr::Column(c) => rel.schema.index_of_column(c).is_ok_and(|i| rel.window_part(i).is_some()),
+                _ => false,
+            };
+            let keys = exprs.into_iter().map(|e| e.clone().unalias_nested().data).filter(|e| !is_bound(e));
+            let by = keys.map(|e| self.over_base(&rel, &e)).collect::<Result<Vec<_>>>()?;
+            rel.pending = rel.pending.map(|p| Pending { partition: Some(by), ..p });
+        }
+        Ok(rel)
     }
 
     /// Gives each row to every grouping set. The keys are then columns of the new node, the last of them the grouping id.
@@ -176,6 +199,15 @@ impl Lowering<'_> {
             }
         }
     }
+}
+
+/// True if the values themselves are the call's state, or their order matters: each is then an entry of its own.
+fn keeps_rows(call: &GroupCall) -> bool {
+    let lists = || {
+        let fields = call.function.state_fields().unwrap_or_default();
+        fields.iter().any(|f| matches!(f.data_type(), DataType::List(_)))
+    };
+    !call.function.order_bys().is_empty() || !call.distinct && lists()
 }
 
 /// What a key is, if it is a column of the input.

@@ -18,9 +18,19 @@ INSERT INTO folder SELECT city, id FROM orders UNION ALL SELECT city, n FROM (SE
 INSERT INTO folder SELECT DISTINCT city, n FROM (SELECT city, count(*) AS n FROM orders GROUP BY city);
 -- case: sessions of changes
 INSERT INTO sink SELECT city, count(*) FROM TABLE(SESSION(TABLE orders PARTITION BY city, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY city;
--- case: windows over the time of an aggregation
-INSERT INTO sink SELECT city, count(*) FROM TABLE(TUMBLE((SELECT city, max(ts) AS t FROM orders GROUP BY city), DESCRIPTOR(t), INTERVAL '1' MINUTE)) GROUP BY city, window_start, window_end;
 -- case: distinct on
 INSERT INTO sink SELECT DISTINCT ON (city) city, id FROM orders;
 -- case: rollup of MySQL
 INSERT INTO sink SELECT city, count(*) FROM orders GROUP BY city WITH ROLLUP;
+-- case: except into files
+INSERT INTO folder SELECT city, id FROM orders EXCEPT SELECT city, id FROM orders WHERE amount > 1;
+-- case: early results into files
+SET 'emit.early' = '10 s';
+INSERT INTO folder SELECT city, count(*) FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY city, window_start, window_end;
+-- case: a mode of state.ttl
+SET 'state.ttl.mode' = 'thaw';
+INSERT INTO folder SELECT city, id FROM orders;
+-- case: first value in no order
+INSERT INTO sink SELECT first_value(city), count(*) FROM orders;
+-- case: nth value of a window
+INSERT INTO sink SELECT nth_value(city, 2 ORDER BY id), count(*) FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;

@@ -31,8 +31,8 @@ INSERT INTO sink (city, m) SELECT city, id FROM orders;
 INSERT INTO sink
 SELECT city,
        amount FROM orders;
--- case: except
-INSERT INTO sink SELECT city, id FROM orders EXCEPT SELECT city, id FROM orders;
+-- case: except by name
+INSERT INTO sink SELECT city, id FROM orders EXCEPT BY NAME SELECT city, id FROM orders;
 -- case: order by
 INSERT INTO sink SELECT city, id FROM orders
 ORDER BY id;
@@ -40,8 +40,8 @@ ORDER BY id;
 INSERT INTO sink SELECT city, id FROM orders LIMIT 10;
 -- case: random
 INSERT INTO sink SELECT city, CAST(random() * 10 AS BIGINT) FROM orders;
--- case: array_agg
-INSERT INTO sink SELECT array_to_string(array_agg(city), ','), count(*) FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;
+-- case: collect_list
+INSERT INTO sink SELECT array_to_string(collect_list(city), ','), count(*) FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;
 -- case: values
 INSERT INTO sink VALUES ('a', 1);
 -- case: without a table

@@ -26,8 +26,6 @@ INSERT INTO sink SELECT city, sum(id) OVER (PARTITION BY city ORDER BY id) FROM 
 INSERT INTO sink SELECT city, lead(id) OVER (PARTITION BY city ORDER BY ts) FROM orders;
 -- case: rows that cannot be ordered
 INSERT INTO hole SELECT city, id FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY city ORDER BY id) AS r FROM orders) WHERE r <= 3 AND tags IS NOT NULL;
--- case: a window of ranked rows
-INSERT INTO hole SELECT city, count(*) FROM TABLE(TUMBLE((SELECT * FROM (SELECT city, ts, ROW_NUMBER() OVER (PARTITION BY city ORDER BY id) AS r FROM orders) WHERE r <= 3), DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY city, window_start, window_end;
 -- case: a frame that ends before it begins
 INSERT INTO hole SELECT city, sum(id) OVER (ORDER BY id ROWS BETWEEN CURRENT ROW AND 1 PRECEDING) FROM orders;
 -- case: a filter of a function that takes none

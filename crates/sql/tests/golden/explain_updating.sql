@@ -29,3 +29,30 @@ INSERT INTO latest SELECT city, count(*) FROM orders GROUP BY city;
 -- case: an upsert sink by another key
 CREATE TABLE latest (city STRING, n BIGINT, PRIMARY KEY (n) NOT ENFORCED) WITH ('connector' = 'upsert-kafka', 'topic' = 'latest', 'properties.bootstrap.servers' = 'localhost:9092', 'format' = 'json');
 INSERT INTO latest SELECT city, count(*) FROM orders GROUP BY city;
+-- case: ordered values
+INSERT INTO sink SELECT array_to_string(array_agg(city ORDER BY ts DESC), ','), CAST(median(id) AS BIGINT) FROM orders;
+-- case: the example of the documentation
+CREATE TABLE changes (city STRING, orders BIGINT, customers BIGINT, paid DOUBLE, ids ARRAY<BIGINT>) WITH ('connector' = 'blackhole');
+INSERT INTO changes
+SELECT city, count(*) AS orders, count(DISTINCT customer.name) AS customers, sum(amount) FILTER (WHERE amount > 0) AS paid,
+  array_agg(id ORDER BY ts DESC) AS ids
+FROM orders GROUP BY city HAVING count(*) > 10;
+-- case: windows of an aggregation
+CREATE TABLE changes (city STRING, n BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO changes SELECT city, count(*) FROM TABLE(TUMBLE((SELECT city, max(created) AS t FROM orders GROUP BY city), DESCRIPTOR(t), INTERVAL '1' MINUTE)) GROUP BY city, window_start, window_end;
+-- case: sessions of an aggregation
+CREATE TABLE changes (city STRING, n BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO changes SELECT city, count(*) FROM TABLE(SESSION((SELECT city, id, max(created) AS t FROM orders GROUP BY city, id) PARTITION BY city, DESCRIPTOR(t), INTERVAL '1' MINUTE)) GROUP BY city, window_start, window_end;
+-- case: early results
+SET 'emit.early' = '10 s';
+CREATE TABLE changes (city STRING, n BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO changes SELECT city, count(*) FROM TABLE(HOP(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE)) GROUP BY city, window_start, window_end;
+-- case: state that lapses
+SET 'state.ttl' = '1 h';
+CREATE TABLE changes (city STRING, n BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO changes SELECT city, count(*) FROM orders GROUP BY city;
+-- case: distinct rows that lapse
+SET 'state.ttl' = '90 min';
+SET 'state.ttl.mode' = 'retract';
+CREATE TABLE changes (city STRING, n BIGINT) WITH ('connector' = 'blackhole');
+INSERT INTO changes SELECT DISTINCT city, id FROM orders;

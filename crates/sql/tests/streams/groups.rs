@@ -135,6 +135,161 @@ fn windowed_results_are_aggregated_and_windows_over_changes_are_updated() {
     table().query(&query).updating().check();
 }
 
+#[test]
+fn state_that_never_lapses_is_the_batchs_and_restores_make_no_difference_to_what_lapses() {
+    for query in [
+        "SELECT k, count(*) AS n, sum(v) AS t, max(f) AS hi, count(DISTINCT s) AS d FROM a GROUP BY k",
+        "SELECT k, count(*) AS n, sum(f) AS t FROM a GROUP BY k",
+        "SELECT count(*) AS n FROM (SELECT DISTINCT k, s FROM a)",
+    ] {
+        for mode in ["freeze", "retract"] {
+            let table =
+                || Case::new().table("a", COLUMNS).generated(200, ROWS).setting("state.ttl.mode", mode).query(query);
+            for case in [table(), table().updating()] {
+                case.clone().setting("state.ttl", "1 d").check();
+                for seed in 0..6 {
+                    case.clone().setting("state.ttl", "1 s").stream_result(seed).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Calls of each aggregate of DataFusion: function, call. Values are ordered to the last, so that ties have one order.
+const AGGREGATES: &[(&str, &str)] = &[
+    ("array_agg", "array_to_string(array_agg(v ORDER BY s DESC, v NULLS FIRST), ',', '-')"),
+    ("array_agg", "array_to_string(array_agg(DISTINCT s ORDER BY s NULLS FIRST), ',', '-')"),
+    ("array_agg", "array_to_string(array_agg(v ORDER BY b, v NULLS FIRST) FILTER (WHERE v > 0), ',', '-')"),
+    ("first_value", "first_value(v ORDER BY ts, v NULLS FIRST)"),
+    ("first_value", "first_value(s ORDER BY v DESC NULLS LAST, s NULLS FIRST) FILTER (WHERE b)"),
+    ("last_value", "last_value(s ORDER BY f NULLS FIRST, s NULLS FIRST)"),
+    ("nth_value", "nth_value(v, 2 ORDER BY ts, v NULLS FIRST)"),
+    ("string_agg", "string_agg(s, '|' ORDER BY d DESC, s NULLS FIRST)"),
+    ("covar_samp", "covar_samp(f, v)"),
+    ("covar_pop", "covar_pop(f, v)"),
+    ("corr", "corr(f, v)"),
+    ("sum", "sum(v)"),
+    ("max", "max(d)"),
+    ("min", "min(s)"),
+    ("median", "median(f)"),
+    ("median", "median(DISTINCT v)"),
+    ("count", "count(*)"),
+    ("regr_slope", "regr_slope(f, v)"),
+    ("regr_intercept", "regr_intercept(f, v)"),
+    ("regr_count", "regr_count(f, v)"),
+    ("regr_r2", "regr_r2(f, v)"),
+    ("regr_avgx", "regr_avgx(f, v)"),
+    ("regr_avgy", "regr_avgy(f, v)"),
+    ("regr_sxx", "regr_sxx(f, v)"),
+    ("regr_syy", "regr_syy(f, v)"),
+    ("regr_sxy", "regr_sxy(f, v)"),
+    ("var", "var(v)"),
+    ("var_pop", "var_pop(f)"),
+    ("stddev", "stddev(f)"),
+    ("stddev_pop", "stddev_pop(v)"),
+    ("approx_distinct", "approx_distinct(v)"),
+    ("percentile_cont", "percentile_cont(0.3) WITHIN GROUP (ORDER BY f)"),
+    ("percentile_cont", "percentile_cont(f, 0.8)"),
+    ("bit_and", "bit_and(v)"),
+    ("bit_or", "bit_or(v)"),
+    ("bit_xor", "bit_xor(v)"),
+    ("bool_and", "bool_and(b)"),
+    ("bool_or", "bool_or(b)"),
+    ("avg", "avg(d)"),
+];
+
+/// Functions that are tested elsewhere: results of the approximate ones are as good as the batch's, but not the same.
+const OTHERS: &[&str] = &["grouping", "approx_median", "approx_percentile_cont", "approx_percentile_cont_with_weight"];
+
+#[test]
+fn every_aggregate_of_datafusion() {
+    for function in datafusion::execution::SessionStateDefaults::default_aggregate_functions() {
+        let tested = |name: &&str| *name == function.name() || function.aliases().iter().any(|a| a == name);
+        let known = AGGREGATES.iter().map(|(name, _)| name).chain(OTHERS).any(|name| tested(&name));
+        assert!(known, "{} is not tested", function.name());
+    }
+    // The batch takes one order per query.
+    let (ordered, free): (Vec<_>, Vec<_>) = AGGREGATES.iter().partition(|(_, call)| call.contains("ORDER BY"));
+    for calls in ordered.chunks(1).chain(free.chunks(9)) {
+        let calls: Vec<String> = calls.iter().enumerate().map(|(i, (_, call))| format!("{call} AS c{i}")).collect();
+        check(&format!("SELECT k, {} FROM a GROUP BY k", calls.join(", ")));
+    }
+}
+
+#[test]
+fn distinct_values_count_once_also_where_the_batch_forgets_it() {
+    let table = || Case::new().table("a", COLUMNS).generated(150, ROWS);
+    let query = "SELECT k, bit_xor(DISTINCT v) AS x FROM a GROUP BY k";
+    let batch = "SELECT k, bit_xor(v) AS x FROM (SELECT DISTINCT k, v FROM a) GROUP BY k";
+    table().query(query).batch(batch).check();
+    table().updating().query(query).batch(batch).check();
+}
+
+#[test]
+fn values_in_no_order_come_in_their_own() {
+    let table = || Case::new().table("a", COLUMNS).generated(150, ROWS);
+    let query = "SELECT k, array_to_string(array_agg(v), ',', '-') AS vs, string_agg(s, '|') AS ss FROM a GROUP BY k";
+    let batch = "SELECT k, array_to_string(array_agg(v ORDER BY v NULLS FIRST), ',', '-') AS vs, string_agg(s, '|' ORDER BY s NULLS FIRST) AS ss FROM a GROUP BY k";
+    table().query(query).batch(batch).check();
+    table().updating().query(query).batch(batch).check();
+}
+
+#[test]
+fn approximate_percentiles_are_near() {
+    let table = || Case::new().table("a", COLUMNS).generated(150, ROWS);
+    let within = |call: &str| format!("{call} BETWEEN min(f) AND max(f)");
+    let calls = [
+        within("approx_median(f)"),
+        within("approx_percentile_cont(f, 0.4)"),
+        within("approx_percentile_cont_with_weight(f, 1, 0.6)"),
+    ];
+    let query = format!("SELECT k, {} AS a, {} AS b, {} AS c FROM a GROUP BY k", calls[0], calls[1], calls[2]);
+    table().query(&query).check();
+    table().updating().query(&query).check();
+}
+
+#[test]
+fn sessions_of_changes_merge_and_split() {
+    let columns = format!("{COLUMNS}, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND");
+    let rows = ROWS.replace(
+        "1577836800000 + i * 137",
+        "CASE WHEN rnd(i + 9) % 20 = 0 THEN NULL ELSE 1577836800000 + (rnd(i) % 200) * 250 END",
+    );
+    let table = |columns: &str| Case::new().table("a", columns).generated(150, &rows);
+    for (columns, updating) in [(COLUMNS, true), (COLUMNS, false), (columns.as_str(), true)] {
+        let case = || if updating { table(columns).updating() } else { table(columns).keyed(&["k", "s"]) };
+        for query in [
+            "SELECT k, window_start AS s, window_end AS e, count(*) AS n, sum(v) AS t, max(f) AS hi
+             FROM TABLE(SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY k, window_start, window_end",
+            "SELECT window_start AS s, count(DISTINCT k) AS n FROM TABLE(SESSION(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY window_start, window_end",
+            // Of other keys than the sessions', and the sessions' rows themselves.
+            "SELECT s, window_end AS e, count(*) AS n FROM TABLE(SESSION(TABLE a PARTITION BY (k, b), DESCRIPTOR(ts), INTERVAL '3' SECOND)) GROUP BY s, window_end",
+            "SELECT k, v, window_start AS s, window_end AS e, window_time AS t FROM TABLE(SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)) WHERE v > 0",
+        ] {
+            case().query(query).seeds(4).check();
+        }
+    }
+}
+
+#[test]
+fn windows_of_aggregated_rows() {
+    let table = || Case::new().table("a", COLUMNS).generated(200, ROWS);
+    let latest = "(SELECT s, max(ts) AS t, count(*) AS n FROM a GROUP BY s, k)";
+    for window in [
+        "TUMBLE({}, DESCRIPTOR(t), INTERVAL '5' SECOND)",
+        "HOP({}, DESCRIPTOR(t), INTERVAL '2' SECOND, INTERVAL '6' SECOND)",
+        "CUMULATE({}, DESCRIPTOR(t), INTERVAL '2' SECOND, INTERVAL '6' SECOND)",
+        "SESSION({} PARTITION BY s, DESCRIPTOR(t), INTERVAL '4' SECOND)",
+    ] {
+        let window = window.replace("{}", latest);
+        let query = format!(
+            "SELECT s, window_start AS ws, window_end AS we, sum(n) AS n, count(*) AS c FROM TABLE({window}) GROUP BY s, window_start, window_end"
+        );
+        table().query(&query).check();
+        table().updating().query(&query).check();
+    }
+}
+
 /// The bids among the first `events` Nexmark events.
 fn bids(events: u64, rate: u64) -> RecordBatch {
     let sql = format!(

@@ -98,6 +98,7 @@ pub struct Case {
     pub max_epochs: usize,
     with_now: bool,
     pub fixed_now: bool,
+    settings: BTreeMap<String, String>,
 }
 
 impl Case {
@@ -114,6 +115,7 @@ impl Case {
             max_epochs: 8,
             with_now: false,
             fixed_now: false,
+            settings: BTreeMap::new(),
         }
     }
 
@@ -244,6 +246,18 @@ impl Case {
     /// The same by processing time.
     pub fn closes_by_now(mut self, column: &str) -> Self {
         self.until = Until::ClosedByNow(column.to_owned());
+        self
+    }
+
+    /// Only the last epoch's result is the batch's; before it no row is there less than never.
+    pub fn at_the_end(mut self) -> Self {
+        self.until = Until::End;
+        self
+    }
+
+    /// A setting of the pipeline.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -405,7 +419,7 @@ impl Case {
             Changes::Updating => Some((t.name.clone(), Vec::new())),
             Changes::Keyed(key) => Some((t.name.clone(), key.clone())),
         });
-        plan_changing(&sql, &BTreeMap::new(), parallelism, &changing.collect())
+        plan_changing(&sql, &self.settings, parallelism, &changing.collect())
     }
 
     /// Asks nothing yet. An error: the batch cannot answer the query.

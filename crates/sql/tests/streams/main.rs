@@ -39,5 +39,6 @@ mod nexmark;
 mod patterns;
 mod random;
 mod rank;
+mod sets;
 mod unnest;
 mod windows;

@@ -42,6 +42,17 @@ fn cumulating() {
 }
 
 #[test]
+fn windows_that_share_many_panes() {
+    for window in [
+        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '20' SECOND)",
+        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '50' SECOND)",
+        "CUMULATE(TABLE a, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '20' SECOND)",
+    ] {
+        table().query(&aggregated(window, "k,")).closes_by("e").seeds(4).check();
+    }
+}
+
+#[test]
 fn sessions() {
     let query = aggregated("SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)", "k,");
     table().query(&query).closes_after("e").seeds(10).check();
@@ -67,6 +78,20 @@ fn distinct_filters_and_having() {
     let query = "SELECT window_end AS e, count(DISTINCT s) AS d, count(*) FILTER (WHERE v > 50) AS big, sum(v) AS t
          FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '4' SECOND)) WHERE k <> 3 GROUP BY window_start, window_end HAVING count(*) > 10";
     table().query(query).closes_by("e").check();
+}
+
+#[test]
+fn ordered_values() {
+    let query = "SELECT window_end AS e, k, array_to_string(array_agg(v ORDER BY s DESC, v NULLS FIRST), ',', '-') AS vs,
+           first_value(s ORDER BY ts, s NULLS FIRST) AS f, last_value(v ORDER BY ts, v NULLS FIRST) AS l, string_agg(s, '|' ORDER BY v NULLS FIRST, s NULLS FIRST) AS ss,
+           array_to_string(array_agg(DISTINCT s ORDER BY s NULLS FIRST), ',', '-') AS ds, percentile_cont(0.3) WITHIN GROUP (ORDER BY f) AS p
+         FROM TABLE(HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '6' SECOND)) GROUP BY k, window_start, window_end";
+    table().query(query).closes_by("e").seeds(6).check();
+    let query = query.replace(
+        "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '6' SECOND)",
+        "SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)",
+    );
+    table().query(&query).closes_by("e").seeds(6).check();
 }
 
 #[test]
@@ -101,4 +126,42 @@ fn rows_beside_their_aggregates() {
     let batch = "SELECT *, CAST(NULL AS TIMESTAMP(3)) AS __end FROM (SELECT k, v, ts FROM a WHERE v > 95) UNION ALL
          SELECT k, count(*), window_end, window_end AS e FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end";
     table().query(query).batch(batch).closes_by("__end").check();
+}
+
+/// Windows of all kinds over two keys.
+const KINDS: &[&str] = &[
+    "TUMBLE(TABLE a, DESCRIPTOR(ts), INTERVAL '5' SECOND)",
+    "HOP(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '6' SECOND)",
+    "CUMULATE(TABLE a, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '8' SECOND)",
+    "SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)",
+];
+
+#[test]
+fn early_results_of_every_epoch_are_the_batchs() {
+    for kind in KINDS {
+        table().setting("emit.early", "0 s").query(&aggregated(kind, "k,")).seeds(8).check();
+    }
+    table().setting("emit.early", "0 s").query(&aggregated(KINDS[0], "")).check();
+    // Rows of a window alone, and windows of windows.
+    let query = format!("SELECT k, window_end AS e FROM TABLE({}) GROUP BY k, window_start, window_end", KINDS[1]);
+    table().setting("emit.early", "0 s").query(&query).check();
+    let query = format!(
+        "SELECT e, max(n) AS n FROM (SELECT k, window_end AS e, count(*) AS n FROM TABLE({}) GROUP BY k, window_start, window_end) GROUP BY e",
+        KINDS[0]
+    );
+    table().setting("emit.early", "0 s").query(&query).check();
+}
+
+#[test]
+fn early_results_are_replaced_at_the_close() {
+    for (kind, interval) in KINDS.iter().flat_map(|k| [(k, "5 s"), (k, "1 h")]) {
+        // After the last epoch all windows are closed.
+        table()
+            .setting("emit.early", interval)
+            .query(&aggregated(kind, "k,"))
+            .min_epochs(4)
+            .at_the_end()
+            .seeds(8)
+            .check();
+    }
 }

@@ -1,5 +1,5 @@
 //! Results of groups before and after an epoch, as the changes that leave the operator.
-use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, UInt32Array, new_empty_array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -66,4 +66,17 @@ pub(super) fn changes(
         out.push(DeltaBatch { rows: RecordBatch::try_new(output.clone(), columns)?, weights });
     }
     Ok(())
+}
+
+/// Takes back the results of groups that are gone.
+pub(super) fn gone(
+    output: &SchemaRef,
+    keys: &[ArrayRef],
+    results: Vec<ArrayRef>,
+    groups: usize,
+    out: &mut Vec<DeltaBatch>,
+) -> Result<()> {
+    let none = results.iter().map(|c| new_empty_array(c.data_type())).collect();
+    let old = Results { columns: results, rows: (0..groups as u32).map(Some).collect() };
+    changes(output, false, keys, &old, &Results { columns: none, rows: vec![None; groups] }, out)
 }

@@ -4,7 +4,9 @@
 //! (see [`distinct`](super::distinct)), and the call itself is kept like one without DISTINCT that is fed each value once. An epoch
 //! fetches the states of the groups that it touched together, merges, and puts the changed ones back.
 //!
-//! **Entries.** `g` key → state; `d` set, length of the key, key, value → calls for which the value has counted (a bit each).
+//! Under `state.ttl` a group that no row touches lapses (see [`ttl`](super::super::ttl)). DISTINCT calls are not kept here then.
+//!
+//! **Entries.** `g` key → state, and under `state.ttl` the time at which the group was touched; `d` set, length of the key, key, value → calls for which the value has counted (a bit each).
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
@@ -16,8 +18,9 @@ use datafusion::error::{DataFusionError, Result as DfResult};
 use millstream_plan::OperatorId;
 
 use super::super::groups::state_fields;
+use super::super::ttl::{NEVER, Touched};
 use super::super::{EpochContext, Operator, StateChange, StateReport, Step, failed};
-use super::changes::{Results, changes};
+use super::changes::{Results, changes, gone};
 use super::distinct::DistinctSet;
 use super::index::GroupIndex;
 use super::table::{Accumulators, EpochTable};
@@ -44,6 +47,9 @@ pub(super) struct Growing {
     slots: Vec<u32>,
     /// Slots that changed since the last seal, maybe several times.
     changed: Vec<u32>,
+    touched: Option<Touched>,
+    /// By slot, under `state.ttl`: the last checkpoint has an entry for it.
+    stored: Vec<bool>,
 }
 
 impl Growing {
@@ -68,6 +74,8 @@ impl Growing {
             table: EpochTable::new(spec)?,
             slots: Vec::new(),
             changed: Vec::new(),
+            touched: spec.ttl.map(Touched::new),
+            stored: Vec::new(),
             spec: spec.clone(),
         })
     }
@@ -135,12 +143,16 @@ impl Growing {
         Ok(())
     }
 
-    fn emit(&mut self, out: &mut Vec<DeltaBatch>) -> DfResult<()> {
+    fn emit(&mut self, now_ms: i64, out: &mut Vec<DeltaBatch>) -> DfResult<()> {
         let groups = self.table.len();
         if groups == 0 {
             return Ok(());
         }
         let slots = std::mem::take(&mut self.slots);
+        if let Some(touched) = self.touched.as_mut().filter(|_| !self.spec.keys.is_empty()) {
+            slots.iter().for_each(|slot| touched.touch(*slot, now_ms));
+            self.changed.extend(&slots);
+        }
         let (keys, added) = self.table.take(|_| true)?;
         // Groups that were there before the epoch.
         let known: Vec<usize> = (0..groups).filter(|g| self.states[slots[*g] as usize].is_some()).collect();
@@ -187,6 +199,38 @@ impl Growing {
     }
 }
 
+impl Growing {
+    /// Forgets groups that have lapsed, in the order of their keys.
+    fn lapse(&mut self, now_ms: i64, out: &mut Vec<DeltaBatch>) -> DfResult<()> {
+        let Some(touched) = &mut self.touched else { return Ok(()) };
+        let retracts = touched.retracts();
+        let mut lapsed = touched.lapse(now_ms);
+        if lapsed.is_empty() {
+            return Ok(());
+        }
+        lapsed.sort_unstable_by(|a, b| self.index.key(*a).cmp(self.index.key(*b)));
+        let states: Vec<Box<[u8]>> = lapsed.iter().filter_map(|s| self.states[*s as usize].take()).collect();
+        self.state_bytes -= states.iter().map(|s| s.len()).sum::<usize>();
+        self.changed.extend(&lapsed);
+        if !retracts {
+            return Ok(());
+        }
+        let keys = self.index.columns(&lapsed)?;
+        let results = match &self.converter {
+            None => Vec::new(),
+            Some(converter) => {
+                let parser = converter.parser();
+                let stored = converter.convert_rows(states.iter().map(|s| parser.parse(s)))?;
+                let mut before = Accumulators::new(self.spec.calls.iter())?;
+                let all: Vec<usize> = (0..states.len()).collect();
+                before.merge(&stored, |_| true, &all, states.len())?;
+                before.take_results(states.len())?
+            }
+        };
+        gone(&self.spec.output, &keys, results, lapsed.len(), out)
+    }
+}
+
 impl Operator for Growing {
     fn process(
         &mut self,
@@ -201,8 +245,10 @@ impl Operator for Growing {
         Ok(Step::Done)
     }
 
-    fn end_epoch(&mut self, _: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
-        self.emit(out).map_err(failed(self.id, "aggregate"))?;
+    fn end_epoch(&mut self, cx: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
+        let error = failed(self.id, "aggregate");
+        self.emit(cx.plan.now_ms, out).map_err(&error)?;
+        self.lapse(cx.plan.now_ms, out).map_err(error)?;
         Ok(Step::Done)
     }
 
@@ -211,12 +257,21 @@ impl Operator for Growing {
         let mut changed = std::mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();
+        self.stored.resize(self.index.slots(), false);
         for slot in changed {
             let state = self.states[slot as usize].as_ref();
-            sealed.extend(state.map(|state| StateChange {
-                key: [&[GROUP], self.index.key(slot)].concat(),
-                value: Some(state.to_vec()),
-            }));
+            let there = state.is_some();
+            let value = state.map(|state| match &self.touched {
+                Some(touched) => [&**state, &touched.time(slot).to_le_bytes()].concat(),
+                None => state.to_vec(),
+            });
+            if value.is_some() || self.stored[slot as usize] {
+                sealed.push(StateChange { key: [&[GROUP], self.index.key(slot)].concat(), value });
+            }
+            self.stored[slot as usize] = there;
+            if !there {
+                self.index.release(slot);
+            }
         }
         for (number, (_, set)) in self.sets.iter_mut().enumerate() {
             for (slot, value, calls) in set.take_changed() {
@@ -234,8 +289,21 @@ impl Operator for Growing {
             (&GROUP, key) => {
                 let slot = self.index.intern_key(key);
                 self.states.resize(self.index.slots(), None);
-                self.state_bytes += value.len();
-                self.states[slot as usize] = Some(value.into());
+                self.stored.resize(self.index.slots(), false);
+                self.stored[slot as usize] = true;
+                let state = match &mut self.touched {
+                    None => value,
+                    Some(touched) => {
+                        let (state, time) = value.split_last_chunk().ok_or_else(corrupt)?;
+                        match i64::from_le_bytes(*time) {
+                            NEVER => {}
+                            time => touched.touch(slot, time),
+                        }
+                        state
+                    }
+                };
+                self.state_bytes += state.len();
+                self.states[slot as usize] = Some(state.into());
             }
             (&VALUE, _) => {
                 let (set, group, seen) = parse_value_key(key).ok_or_else(corrupt)?;
@@ -253,11 +321,16 @@ impl Operator for Growing {
         let values: usize = self.sets.iter().map(|(_, s)| s.len()).sum();
         let sets: usize = self.sets.iter().map(|(_, s)| s.bytes()).sum();
         let states = self.state_bytes + self.states.capacity() * size_of::<Option<Box<[u8]>>>();
+        let times = self.touched.as_ref().map_or(0, Touched::bytes);
         StateReport {
             keys: (self.index.len() + values) as u64,
-            bytes: (self.index.bytes() + states + sets) as u64,
+            bytes: (self.index.bytes() + states + sets + times) as u64,
             next_timer: None,
         }
+    }
+
+    fn next_wake(&self) -> Option<i64> {
+        self.touched.as_ref().and_then(Touched::next_wake)
     }
 }
 

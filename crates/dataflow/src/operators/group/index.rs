@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Numbers groups. The numbers (**slots**) depend on history, so they decide nothing but where a group's state is in memory.
-pub(super) struct GroupIndex {
+pub(in crate::operators) struct GroupIndex {
     converter: RowConverter,
     keyed: bool,
     table: HashTable<u32>,

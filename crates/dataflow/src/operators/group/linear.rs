@@ -188,6 +188,19 @@ impl Linear {
         sum && self.counts[slot] == 0
     }
 
+    /// Nothing is counted or summed any more.
+    pub fn clear(&mut self, slot: u32) {
+        let slot = slot as usize;
+        self.counts[slot] = 0;
+        match &mut self.sums {
+            Sums::None => {}
+            Sums::Int(sums) => sums[slot] = 0,
+            Sums::Decimal(sums) => sums[slot] = 0,
+            Sums::Wide(sums) => sums[slot] = i256::ZERO,
+            Sums::Float(sums) => sums[slot] = ExactSum::default(),
+        }
+    }
+
     /// Appends the group's count and sum, which must be normalised.
     pub fn save(&self, slot: u32, out: &mut Vec<u8>) {
         let slot = slot as usize;

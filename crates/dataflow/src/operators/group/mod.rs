@@ -5,7 +5,7 @@
 //! | input | first half | second half | state |
 //! |---|---|---|---|
 //! | append-only | [`partial`]: partial states of the epoch's groups, values of DISTINCT calls once | [`growing`] | per group the partial state of all calls; per value of a DISTINCT call an entry of its own |
-//! | updating | [`prepare`]: keys, arguments and filters of each row, with its weight | [`retracting`] | per group counts and sums ([`linear`]), or the multiset of arguments ([`multiset`]) |
+//! | updating, or a call needs the values themselves (median, array_agg) | [`prepare`]: keys, arguments and filters of each row, with its weight | [`retracting`] | per group counts and sums ([`linear`]), or the multiset of arguments ([`multiset`]) |
 //!
 //! The rule of both (aggregation as an operator on weighted sets, DBSP, Budiu et al., VLDB 2023): for every group that the epoch touched, the
 //! result before the epoch leaves with −1 and the result after it with +1, unless they are the same. So a group that
@@ -27,8 +27,11 @@ mod prepare;
 mod retracting;
 mod table;
 
+pub(super) use index::GroupIndex;
+
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
@@ -56,7 +59,7 @@ pub(super) fn second_half(
 ) -> Result<Box<dyn Operator>, DataflowError> {
     let error = super::failed(id, "aggregate");
     Ok(if spec.retracts {
-        Box::new(retracting::Retracting::new(id, spec).map_err(error)?)
+        Box::new(retracting::Retracting::new(id, spec, (spec.updating, append_only)).map_err(error)?)
     } else {
         Box::new(growing::Growing::new(id, spec, append_only).map_err(error)?)
     })
@@ -103,14 +106,15 @@ fn same_exprs(a: &[Arc<dyn PhysicalExpr>], b: &[Arc<dyn PhysicalExpr>]) -> bool 
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.as_ref() == b.as_ref())
 }
 
-/// Where the arguments and the filter of a call are in the transfer of an aggregation over updating input.
+/// Where the arguments, the order and the filter of a call are in the transfer of an aggregation that keeps rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CallInput {
     pub arguments: Vec<usize>,
+    pub order: Vec<(usize, SortOptions)>,
     pub filter: Option<usize>,
 }
 
-/// Expressions behind the keys in the transfer of an aggregation over updating input, each once, and what each call takes of them.
+/// Expressions behind the keys in the transfer of an aggregation that keeps rows, each once, and what each call takes of them.
 pub(super) fn inputs_of(keys: usize, calls: &[GroupCall]) -> (Vec<Arc<dyn PhysicalExpr>>, Vec<CallInput>) {
     let mut exprs: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
     let mut place = |expr: &Arc<dyn PhysicalExpr>| {
@@ -123,7 +127,8 @@ pub(super) fn inputs_of(keys: usize, calls: &[GroupCall]) -> (Vec<Arc<dyn Physic
     let inputs = calls
         .iter()
         .map(|call| CallInput {
-            arguments: call.function.all_expressions().args.iter().map(&mut place).collect(),
+            arguments: call.function.expressions().iter().map(&mut place).collect(),
+            order: call.function.order_bys().iter().map(|s| (place(&s.expr), s.options)).collect(),
             filter: call.filter.as_ref().map(&mut place),
         })
         .collect();
@@ -131,8 +136,8 @@ pub(super) fn inputs_of(keys: usize, calls: &[GroupCall]) -> (Vec<Arc<dyn Physic
 }
 
 /// What goes from the first half to the second. Append-only input: keys, states of the calls without DISTINCT, and if there are DISTINCT
-/// calls `distinct_set` (null: the row holds states), the arguments of each set, `distinct_calls`. Updating input: keys, then
-/// arguments and filters.
+/// calls `distinct_set` (null: the row holds states), the arguments of each set, `distinct_calls`. Where rows are kept: keys, then
+/// arguments, orders and filters.
 ///
 /// # Errors
 /// An aggregate whose state has no schema.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::Result;
 
 /// Values of all groups, for calls with the same arguments, order and filter.
@@ -14,15 +14,16 @@ pub(super) struct Multiset {
     converter: RowConverter,
     /// By slot.
     groups: Vec<BTreeMap<Box<[u8]>, i64>>,
-    /// What the epoch changes, by slot and value.
-    delta: BTreeMap<(u32, Box<[u8]>), i64>,
+    /// Rows of the epoch: values by batch, and what they change.
+    batches: Vec<Rows>,
+    noted: Vec<Noted>,
     /// Values that changed since the last seal, maybe several times.
     changed: Vec<(u32, Box<[u8]>)>,
     entries: usize,
     bytes: usize,
 }
 
-/// Values that came to be there, or are there no longer.
+/// Values that came to be there, or are there no longer; or changes of values by their weights.
 #[derive(Default)]
 pub(super) struct Transitions {
     pub slots: Vec<u32>,
@@ -30,11 +31,27 @@ pub(super) struct Transitions {
     values: Vec<Box<[u8]>>,
 }
 
+/// A row of the epoch that changes a group.
+struct Noted {
+    slot: u32,
+    batch: u32,
+    row: u32,
+    weight: i64,
+}
+
+impl Transitions {
+    fn push(&mut self, slot: u32, weight: i64, value: &[u8]) {
+        self.slots.push(slot);
+        self.weights.push(weight);
+        self.values.push(value.into());
+    }
+}
+
 impl Multiset {
     pub fn new(fields: Vec<SortField>) -> Result<Self> {
         let converter = RowConverter::new(fields)?;
-        let (groups, delta, changed) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Ok(Self { converter, groups, delta, changed, entries: 0, bytes: 0 })
+        let (groups, batches, noted, changed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { converter, groups, batches, noted, changed, entries: 0, bytes: 0 })
     }
 
     pub fn grow(&mut self, slots: usize) {
@@ -49,46 +66,91 @@ impl Multiset {
         filter: Option<&BooleanArray>,
         weight: impl Fn(usize) -> i64,
     ) -> Result<()> {
-        let values = self.converter.convert_columns(columns)?;
         let passes = |row: usize| filter.is_none_or(|f| f.is_valid(row) && f.value(row));
-        for row in (0..slots.len()).filter(|r| weight(*r) != 0 && passes(*r)) {
-            *self.delta.entry((slots[row], values.row(row).data().into())).or_default() += weight(row);
-        }
+        let batch = self.batches.len() as u32;
+        let rows = (0..slots.len()).filter(|r| weight(*r) != 0 && passes(*r));
+        self.noted.extend(rows.map(|row| Noted { slot: slots[row], batch, row: row as u32, weight: weight(row) }));
+        self.batches.push(self.converter.convert_columns(columns)?);
         Ok(())
+    }
+
+    /// Takes what was noted: each value once, with the sum of its weights, those that cancel left out.
+    fn take_noted(&mut self) -> (Vec<Rows>, Vec<Noted>) {
+        let (batches, mut noted) = (std::mem::take(&mut self.batches), std::mem::take(&mut self.noted));
+        let value = |n: &Noted| batches[n.batch as usize].row(n.row as usize).data();
+        noted.sort_unstable_by(|a, b| (a.slot, value(a)).cmp(&(b.slot, value(b))));
+        noted.dedup_by(|next, kept| {
+            let same = next.slot == kept.slot && value(next) == value(kept);
+            if same {
+                kept.weight += next.weight;
+            }
+            same
+        });
+        noted.retain(|n| n.weight != 0);
+        (batches, noted)
+    }
+
+    /// Gives a value of a group a weight.
+    fn set(&mut self, slot: u32, value: &[u8], before: i64, after: i64) {
+        let group = &mut self.groups[slot as usize];
+        if after == 0 {
+            group.remove(value);
+            self.entries -= 1;
+            self.bytes -= value.len() + ENTRY_BYTES;
+        } else if before == 0 {
+            group.insert(value.into(), after);
+            self.entries += 1;
+            self.bytes += value.len() + ENTRY_BYTES;
+        } else if let Some(weight) = group.get_mut(value) {
+            *weight = after;
+        }
+        self.changed.push((slot, value.into()));
     }
 
     /// Applies what was noted. An error names a group from which a value was taken that it did not have.
     pub fn apply(&mut self) -> std::result::Result<Transitions, u32> {
+        let (batches, noted) = self.take_noted();
         let mut transitions = Transitions::default();
-        for ((slot, value), change) in std::mem::take(&mut self.delta) {
-            if change == 0 {
-                continue;
-            }
-            let group = &mut self.groups[slot as usize];
-            let before = group.get(&value).copied().unwrap_or(0);
-            let after = before + change;
+        for Noted { slot, batch, row, weight } in noted {
+            let value = batches[batch as usize].row(row as usize).data();
+            let before = self.groups[slot as usize].get(value).copied().unwrap_or(0);
+            let after = before + weight;
             if after < 0 {
                 return Err(slot);
             }
             if (before == 0) != (after == 0) {
-                transitions.slots.push(slot);
-                transitions.weights.push(if before == 0 { 1 } else { -1 });
-                transitions.values.push(value.clone());
+                transitions.push(slot, if before == 0 { 1 } else { -1 }, value);
             }
-            if after == 0 {
-                group.remove(&value);
-                self.entries -= 1;
-                self.bytes -= value.len() + ENTRY_BYTES;
-            } else if before == 0 {
-                self.entries += 1;
-                self.bytes += value.len() + ENTRY_BYTES;
-                group.insert(value.clone(), after);
-            } else if let Some(weight) = group.get_mut(&value) {
-                *weight = after;
-            }
-            self.changed.push((slot, value));
+            self.set(slot, value, before, after);
         }
         Ok(transitions)
+    }
+
+    /// Applies what was noted without retractions of values that are not there, which are counted. Returns what was applied.
+    pub fn apply_living(&mut self) -> (Transitions, u64) {
+        let (batches, noted) = self.take_noted();
+        let mut living = Transitions::default();
+        let mut dropped = 0;
+        for Noted { slot, batch, row, weight } in noted {
+            let value = batches[batch as usize].row(row as usize).data();
+            let before = self.groups[slot as usize].get(value).copied().unwrap_or(0);
+            let after = (before + weight).max(0);
+            dropped += (after - before - weight).unsigned_abs();
+            if after != before {
+                living.push(slot, after - before, value);
+                self.set(slot, value, before, after);
+            }
+        }
+        (living, dropped)
+    }
+
+    /// Forgets all values of a group.
+    pub fn clear(&mut self, slot: u32) {
+        for (value, _) in std::mem::take(&mut self.groups[slot as usize]) {
+            self.entries -= 1;
+            self.bytes -= value.len() + ENTRY_BYTES;
+            self.changed.push((slot, value));
+        }
     }
 
     /// The columns of these values.

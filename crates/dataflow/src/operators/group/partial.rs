@@ -4,10 +4,10 @@
 //! gathered (counted, so the boundary is the same in every run).
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, UInt8Array, UInt32Array, UInt64Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt8Array, UInt32Array, UInt64Array, new_null_array};
 use arrow::compute::take;
 use arrow::record_batch::RecordBatch;
-use datafusion::error::Result as DfResult;
+use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_plan::OperatorId;
 
@@ -40,15 +40,24 @@ impl PartialGroups {
 
     fn add(&mut self, rows: &RecordBatch) -> DfResult<()> {
         let count = rows.num_rows();
-        let array = |e: &Arc<dyn PhysicalExpr>| e.evaluate(rows)?.into_array(count);
-        let arrays = |exprs: &[Arc<dyn PhysicalExpr>]| exprs.iter().map(array).collect::<DfResult<Vec<_>>>();
-        let filters: Vec<Option<BooleanArray>> = self
-            .spec
-            .calls
-            .iter()
-            .map(|c| c.filter.as_ref().map(|f| Ok(array(f)?.as_boolean().clone())).transpose())
-            .collect::<DfResult<_>>()?;
+        // Calls often share arguments and filters.
+        let mut known: Vec<(Arc<dyn PhysicalExpr>, ArrayRef)> = Vec::new();
+        let mut array = |e: &Arc<dyn PhysicalExpr>| -> DfResult<ArrayRef> {
+            if let Some((_, array)) = known.iter().find(|(k, _)| k.as_ref() == e.as_ref()) {
+                return Ok(array.clone());
+            }
+            let array = e.evaluate(rows)?.into_array(count)?;
+            known.push((e.clone(), array.clone()));
+            Ok(array)
+        };
+        let mut filters: Vec<Option<BooleanArray>> = Vec::with_capacity(self.spec.calls.len());
+        for call in &self.spec.calls {
+            filters.push(
+                call.filter.as_ref().map(|f| Ok::<_, DataFusionError>(array(f)?.as_boolean().clone())).transpose()?,
+            );
+        }
         let keys = self.spec.keys.iter().map(|k| array(&k.expr)).collect::<DfResult<Vec<_>>>()?;
+        let mut arrays = |exprs: &[Arc<dyn PhysicalExpr>]| exprs.iter().map(&mut array).collect::<DfResult<Vec<_>>>();
         self.table.intern(&keys, count)?;
         let groups = self.table.len();
         let EpochTable { accumulators, indices, .. } = &mut self.table;
@@ -63,10 +72,16 @@ impl PartialGroups {
                 match &filters[*call] {
                     None => masks.iter_mut().for_each(|m| *m |= 1 << bit),
                     Some(filter) => {
-                        let passes = filter.iter().zip(&mut masks).filter(|(f, _)| *f == Some(true));
-                        passes.for_each(|(_, m)| *m |= 1 << bit);
+                        let there = filter.nulls().map(|n| filter.values() & n.inner());
+                        let passes = there.as_ref().unwrap_or(filter.values());
+                        passes.set_indices().for_each(|row| masks[row] |= 1 << bit);
                     }
                 }
+            }
+            // No aggregate with DISTINCT looks at nulls.
+            for nulls in arguments.iter().filter_map(|a| a.logical_nulls()) {
+                let absent = nulls.iter().zip(&mut masks).filter(|(there, _)| !there);
+                absent.for_each(|(_, m)| *m = 0);
             }
             set.add(&arguments, indices.iter().map(|g| *g as u32), masks.into_iter())?;
         }

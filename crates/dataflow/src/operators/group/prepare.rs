@@ -1,4 +1,4 @@
-//! First half over updating input: evaluates keys, arguments and filters, so that nothing else crosses the shuffle. Linear: weights pass.
+//! First half where rows are kept: evaluates keys, arguments, orders and filters, so that nothing else crosses the shuffle. Linear: weights pass.
 //!
 //! Groups that have a row also before any input are told to their task by rows of weight 0.
 use std::sync::Arc;

@@ -1,20 +1,25 @@
-//! Second half over updating input: rows come and go.
+//! Second half where rows come and go, or their values are needed.
 //!
 //! The rows of an epoch are gathered and applied at its end, together. A call is [`Linear`], or it reads the ends of a [`Multiset`] of its
 //! arguments (min, max), or it is computed anew from the multiset for each group that changed (all others). A DISTINCT call sees a
 //! value of its multiset when it comes to be there and when it is there no longer.
 //!
-//! **Entries.** `g` key → number of rows, then count and sum of each linear call; `m` multiset, length of the key, key, value → weight.
+//! Under `state.ttl` a group that no row touches lapses (see [`ttl`](super::super::ttl)). Of updating input the rows of each group are then kept
+//! as one more multiset, so that a retraction of a row that has lapsed is known and dropped.
+//!
+//! **Entries.** `g` key → number of rows, count and sum of each linear call, under `state.ttl` the time at which the group was touched; `m` multiset, length of the key, key, value → weight.
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, new_null_array};
 use arrow::datatypes::DataType;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::row::SortField;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use millstream_plan::OperatorId;
 
+use super::super::ttl::{NEVER, Touched};
 use super::super::{EpochContext, Operator, StateChange, StateReport, Step, failed};
-use super::changes::{Results, changes};
+use super::changes::{Results, changes, gone};
 use super::exact::take_i64;
 use super::growing::{parse_value_key, value_key};
 use super::index::GroupIndex;
@@ -31,6 +36,7 @@ const VALUE: u8 = b'm';
 pub(super) struct Retracting {
     id: OperatorId,
     spec: Arc<GroupAggregate>,
+    append_only: bool,
     index: GroupIndex,
     /// Keys of the groups that have a row also without input.
     always: Vec<Box<[u8]>>,
@@ -42,6 +48,10 @@ pub(super) struct Retracting {
     gathered: Vec<DeltaBatch>,
     /// Slots that changed since the last seal, maybe several times.
     changed: Vec<u32>,
+    touched: Option<Touched>,
+    /// Under `state.ttl`, if rows are taken away: the rows of each group.
+    rows: Option<Multiset>,
+    dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +64,9 @@ struct Group {
     /// The current epoch touched it.
     touched: bool,
 }
+
+/// A value counts as much as several equal ones.
+const IDEMPOTENT: &[&str] = &["bool_and", "bool_or", "bit_and", "bit_or", "approx_distinct"];
 
 enum Call {
     /// Fed with rows.
@@ -71,7 +84,7 @@ enum Call {
 }
 
 impl Retracting {
-    pub fn new(id: OperatorId, spec: &Arc<GroupAggregate>) -> DfResult<Self> {
+    pub fn new(id: OperatorId, spec: &Arc<GroupAggregate>, (updating, append_only): (bool, bool)) -> DfResult<Self> {
         let mut sets: Vec<(CallInput, Multiset)> = Vec::new();
         let mut calls = Vec::new();
         let type_of = |column: &usize| spec.transfer.field(*column).data_type().clone();
@@ -85,7 +98,8 @@ impl Retracting {
             let set = match sets.iter().position(|(i, _)| *i == input) {
                 Some(set) => set,
                 None => {
-                    let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
+                    let order = input.order.iter().map(|(c, o)| SortField::new_with_options(type_of(c), *o));
+                    let fields = order.chain(types.iter().map(|t| SortField::new(t.clone()))).collect();
                     sets.push((input, Multiset::new(fields)?));
                     sets.len() - 1
                 }
@@ -94,12 +108,13 @@ impl Retracting {
                 (_, Some(linear)) => Call::Distinct(linear, set),
                 ("min", None) => Call::End { set, last: false },
                 ("max", None) => Call::End { set, last: true },
-                _ => Call::Anew { set, once: call.distinct },
+                (name, None) => Call::Anew { set, once: call.distinct || IDEMPOTENT.contains(&name) },
             });
         }
         let index = GroupIndex::new(&key_fields(spec))?;
         Ok(Self {
             id,
+            append_only,
             always: index.encode(spec.always.columns(), spec.always.num_rows())?,
             index,
             groups: Vec::new(),
@@ -107,6 +122,9 @@ impl Retracting {
             sets,
             gathered: Vec::new(),
             changed: Vec::new(),
+            touched: spec.ttl.map(Touched::new),
+            rows: if updating && spec.ttl.is_some() { Some(Multiset::new(row_fields(spec))?) } else { None },
+            dropped: 0,
             spec: spec.clone(),
         })
     }
@@ -115,6 +133,7 @@ impl Retracting {
         let slots = self.index.slots();
         self.groups.resize(slots, Group::default());
         self.sets.iter_mut().for_each(|(_, set)| set.grow(slots));
+        self.rows.iter_mut().for_each(|set| set.grow(slots));
         for call in &mut self.calls {
             if let Call::Linear(linear, _) | Call::Distinct(linear, _) = call {
                 linear.grow(slots);
@@ -137,7 +156,10 @@ impl Retracting {
                 Call::Linear(linear, _) | Call::Distinct(linear, _) => linear.results(slots)?,
                 Call::End { set, last } => self.sets[*set].1.ends(slots, *last)?.swap_remove(0),
                 Call::Anew { set, once } => {
-                    let (groups, arguments) = self.sets[*set].1.values(slots, *once)?;
+                    let (input, values) = &self.sets[*set];
+                    let (groups, mut arguments) = values.values(slots, *once)?;
+                    // Functions take what they order by behind their arguments.
+                    arguments.rotate_left(input.order.len());
                     let mut anew = Accumulators::new(std::iter::once(&self.spec.calls[at]))?;
                     // With a filter: a group may have no values.
                     let all = BooleanArray::from(vec![true; groups.len()]);
@@ -156,6 +178,10 @@ impl Retracting {
         let weight = |row: usize| weights.map_or(1, |w| w[row]);
         let columns = batch.rows.columns();
         let arguments = |input: &CallInput| input.arguments.iter().map(|c| columns[*c].clone()).collect::<Vec<_>>();
+        let ordered = |input: &CallInput| {
+            let order = input.order.iter().map(|(c, _)| columns[*c].clone());
+            order.chain(arguments(input)).collect::<Vec<_>>()
+        };
         let filter =
             |input: &CallInput| -> Option<BooleanArray> { input.filter.map(|c| columns[c].as_boolean().clone()) };
         for (row, slot) in slots.iter().enumerate() {
@@ -167,7 +193,7 @@ impl Retracting {
             }
         }
         for (input, set) in &mut self.sets {
-            set.collect(slots, &arguments(input), filter(input).as_ref(), weight)?;
+            set.collect(slots, &ordered(input), filter(input).as_ref(), weight)?;
         }
         Ok(())
     }
@@ -195,7 +221,7 @@ impl Retracting {
         Ok(())
     }
 
-    fn emit(&mut self, out: &mut Vec<DeltaBatch>) -> Result<(), DataflowError> {
+    fn emit(&mut self, now_ms: i64, out: &mut Vec<DeltaBatch>) -> Result<(), DataflowError> {
         let gathered = std::mem::take(&mut self.gathered);
         let keys = self.spec.keys.len();
         let error = failed(self.id, "aggregate");
@@ -218,8 +244,13 @@ impl Retracting {
         let row = |(at, there): (usize, bool)| there.then_some(at as u32);
         let there = |groups: &[Group]| touched.iter().map(|s| groups[*s as usize].there).enumerate().map(row).collect();
         let old = Results { rows: there(&self.groups), columns: self.results(&touched).map_err(&error)? };
-        for (batch, slots) in gathered.iter().zip(&slots) {
-            self.add(slots, batch).map_err(&error)?;
+        if self.rows.is_some() {
+            let (slots, batch) = self.living(&gathered, &slots).map_err(&error)?;
+            self.add(&slots, &batch).map_err(&error)?;
+        } else {
+            for (batch, slots) in gathered.iter().zip(&slots) {
+                self.add(slots, batch).map_err(&error)?;
+            }
         }
         self.settle()?;
         // Also brings sums into the form in which nothing is zero.
@@ -234,8 +265,66 @@ impl Retracting {
         }
         let new = Results { rows: there(&self.groups), columns: results };
         let columns = self.index.columns(&touched).map_err(&error)?;
+        if let Some(times) = &mut self.touched {
+            let always = |slot: &u32| self.always.iter().any(|k| **k == *self.index.key(*slot));
+            let mortal = touched.iter().filter(|slot| !always(slot));
+            mortal.for_each(|slot| times.touch(*slot, now_ms));
+        }
         self.changed.extend(touched);
-        changes(&self.spec.output, false, &columns, &old, &new, out).map_err(error)
+        changes(&self.spec.output, self.append_only, &columns, &old, &new, out).map_err(error)
+    }
+
+    /// The epoch's rows without retractions of rows that are not there.
+    fn living(&mut self, gathered: &[DeltaBatch], slots: &[Vec<u32>]) -> DfResult<(Vec<u32>, DeltaBatch)> {
+        let keys = self.spec.keys.len();
+        let Some(rows) = &mut self.rows else { return Err(DataFusionError::Internal("no rows are kept".to_owned())) };
+        for (batch, slots) in gathered.iter().zip(slots) {
+            let weights = batch.weights.as_ref().map(|w| &w.values()[..]);
+            let mut columns = batch.rows.columns()[keys..].to_vec();
+            if columns.is_empty() {
+                columns.push(new_null_array(&DataType::Null, batch.num_rows()));
+            }
+            rows.collect(slots, &columns, None, |row| weights.map_or(1, |w| w[row]))?;
+        }
+        let (living, dropped) = rows.apply_living();
+        self.dropped += dropped;
+        let count = living.slots.len();
+        let fields = &self.spec.transfer.fields()[..keys];
+        let mut columns: Vec<ArrayRef> = fields.iter().map(|f| new_null_array(f.data_type(), count)).collect();
+        columns.extend(rows.columns(&living)?.into_iter().take(self.spec.transfer.fields().len() - keys));
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let batch = RecordBatch::try_new_with_options(self.spec.transfer.clone(), columns, &options)?;
+        Ok((living.slots, DeltaBatch { rows: batch, weights: Some(Int64Array::from(living.weights)) }))
+    }
+
+    /// Forgets groups that have lapsed, in the order of their keys.
+    fn lapse(&mut self, now_ms: i64, out: &mut Vec<DeltaBatch>) -> DfResult<()> {
+        let Some(touched) = &mut self.touched else { return Ok(()) };
+        let retracts = touched.retracts();
+        let mut lapsed = touched.lapse(now_ms);
+        // Groups that have lost all rows are gone already.
+        lapsed.retain(|slot| self.groups[*slot as usize].there);
+        if lapsed.is_empty() {
+            return Ok(());
+        }
+        lapsed.sort_unstable_by(|a, b| self.index.key(*a).cmp(self.index.key(*b)));
+        if retracts {
+            let (keys, results) = (self.index.columns(&lapsed)?, self.results(&lapsed)?);
+            gone(&self.spec.output, &keys, results, lapsed.len(), out)?;
+        }
+        for slot in &lapsed {
+            let group = &mut self.groups[*slot as usize];
+            (group.rows, group.there) = (0, false);
+            self.sets.iter_mut().for_each(|(_, set)| set.clear(*slot));
+            self.rows.iter_mut().for_each(|set| set.clear(*slot));
+            for call in &mut self.calls {
+                if let Call::Linear(linear, _) | Call::Distinct(linear, _) = call {
+                    linear.clear(*slot);
+                }
+            }
+        }
+        self.changed.extend(lapsed);
+        Ok(())
     }
 
     fn is_zero(&self, slot: u32) -> bool {
@@ -253,6 +342,7 @@ impl Retracting {
                 linear.save(slot, &mut value);
             }
         }
+        value.extend(self.touched.iter().flat_map(|t| t.time(slot).to_le_bytes()));
         value
     }
 
@@ -262,6 +352,12 @@ impl Retracting {
         for call in &mut self.calls {
             if let Call::Linear(linear, _) | Call::Distinct(linear, _) = call {
                 linear.load(slot, &mut value)?;
+            }
+        }
+        if let Some(touched) = &mut self.touched {
+            match take_i64(&mut value)? {
+                NEVER => {}
+                time => touched.touch(slot, time),
             }
         }
         value.is_empty().then_some(())
@@ -280,14 +376,16 @@ impl Operator for Retracting {
         Ok(Step::Done)
     }
 
-    fn end_epoch(&mut self, _: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
-        self.emit(out)?;
+    fn end_epoch(&mut self, cx: &EpochContext<'_>, out: &mut Vec<DeltaBatch>) -> Result<Step, DataflowError> {
+        self.emit(cx.plan.now_ms, out)?;
+        self.lapse(cx.plan.now_ms, out).map_err(failed(self.id, "aggregate"))?;
         Ok(Step::Done)
     }
 
     fn seal(&mut self) -> Result<Vec<StateChange>, DataflowError> {
         let mut sealed = Vec::new();
-        for (number, (_, set)) in self.sets.iter_mut().enumerate() {
+        let sets = self.sets.iter_mut().map(|(_, set)| set).chain(&mut self.rows);
+        for (number, set) in sets.enumerate() {
             for (slot, value, weight) in set.take_changed() {
                 let mut key = value_key(number as u16, self.index.key(slot), &value);
                 key[0] = VALUE;
@@ -306,6 +404,7 @@ impl Operator for Retracting {
             }
             self.groups[slot as usize].stored = there;
             if !there {
+                self.touched.iter_mut().for_each(|t| t.forget(slot));
                 self.index.release(slot);
             }
         }
@@ -326,12 +425,12 @@ impl Operator for Retracting {
             Some((&VALUE, _)) => {
                 let (set, group, seen) = parse_value_key(key).ok_or_else(corrupt)?;
                 let weight = i64::from_le_bytes(value.try_into().map_err(|_| corrupt())?);
-                if usize::from(set) >= self.sets.len() {
-                    return Err(corrupt());
-                }
                 let slot = self.index.intern_key(group);
                 self.grow();
-                self.sets[usize::from(set)].1.restore(slot, seen, weight);
+                let mut sets = self.sets.iter_mut().map(|(_, set)| set).chain(&mut self.rows);
+                let set = sets.nth(usize::from(set));
+                set.ok_or_else(|| DataflowError::Corrupt(format!("operator {}: a state entry of no set", self.id)))?
+                    .restore(slot, seen, weight);
                 Ok(())
             }
             _ => Err(corrupt()),
@@ -347,7 +446,25 @@ impl Operator for Retracting {
         let bytes = self.index.bytes()
             + self.groups.capacity() * size_of::<Group>()
             + self.calls.iter().map(linear).sum::<usize>()
-            + self.sets.iter().map(|(_, s)| s.bytes()).sum::<usize>();
+            + self.sets.iter().map(|(_, s)| s).chain(&self.rows).map(Multiset::bytes).sum::<usize>()
+            + self.touched.as_ref().map_or(0, Touched::bytes);
         StateReport { keys: (self.index.len() + values) as u64, bytes: bytes as u64, next_timer: None }
+    }
+
+    fn next_wake(&self) -> Option<i64> {
+        self.touched.as_ref().and_then(Touched::next_wake)
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+/// Of what a row is for the calls, without its key; a row without anything is a null.
+fn row_fields(spec: &GroupAggregate) -> Vec<SortField> {
+    let fields = &spec.transfer.fields()[spec.keys.len()..];
+    match fields.is_empty() {
+        true => vec![SortField::new(DataType::Null)],
+        false => fields.iter().map(|f| SortField::new(f.data_type().clone())).collect(),
     }
 }

@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use super::super::{EpochContext, Step, operator};
 use super::*;
 use crate::DeltaBatch;
-use crate::graph::{EdgeType, Node, NodeKind};
+use crate::graph::{EdgeType, Node, NodeKind, Ttl, TtlMode};
 
 /// Key, integer, float, decimal (in hundredths), text.
 type Row = (Option<i64>, Option<i64>, Option<f64>, Option<i128>, Option<&'static str>);
@@ -69,7 +69,7 @@ fn spec(keys: &[&str], calls: Vec<GroupCall>, retracts: bool) -> Arc<GroupAggreg
     let results =
         calls.iter().enumerate().map(|(i, c)| Arc::new(c.function.field().as_ref().clone().with_name(i.to_string())));
     let output = Arc::new(Schema::new(key_fields.into_iter().chain(results).collect::<Vec<_>>()));
-    Arc::new(GroupAggregate { keys, always, calls, retracts, transfer, output })
+    Arc::new(GroupAggregate { keys, always, calls, retracts, updating: retracts, transfer, output, ttl: None })
 }
 
 fn plan(epoch: u64) -> EpochPlan {
@@ -91,13 +91,14 @@ struct Pair {
     second: Box<dyn Operator>,
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     sealed: usize,
+    now_ms: i64,
 }
 
 impl Pair {
     fn new(spec: Arc<GroupAggregate>) -> Self {
         let first = Self::make(NodeKind::PartialGroupAggregate(spec.clone()), &spec);
         let second = Self::make(NodeKind::GroupAggregate(spec.clone()), &spec);
-        Self { spec, first, second, store: BTreeMap::new(), sealed: 0 }
+        Self { spec, first, second, store: BTreeMap::new(), sealed: 0, now_ms: 0 }
     }
 
     fn make(kind: NodeKind, spec: &GroupAggregate) -> Box<dyn Operator> {
@@ -126,7 +127,7 @@ impl Pair {
     }
 
     fn try_epoch(&mut self, batches: &[DeltaBatch]) -> Result<Vec<Change>, DataflowError> {
-        let plan = plan(1);
+        let plan = EpochPlan { now_ms: self.now_ms, ..plan(1) };
         let cx = EpochContext { plan: &plan };
         let (mut middle, mut out) = (Vec::new(), Vec::new());
         for batch in batches {
@@ -149,7 +150,7 @@ impl Pair {
     }
 
     fn epoch(&mut self, rows: &[(Row, i64)]) -> Vec<Change> {
-        self.try_epoch(&[delta(rows, self.spec.retracts)]).unwrap()
+        self.try_epoch(&[delta(rows, self.spec.updating)]).unwrap()
     }
 }
 
@@ -277,6 +278,83 @@ fn a_checkpoint_writes_only_the_values_that_are_new() {
     );
     pair.checkpoint();
     assert_eq!(pair.sealed, 2);
+}
+
+/// The same with groups that lapse 10 ms after their last row.
+fn lapsing(mut spec: Arc<GroupAggregate>, mode: TtlMode) -> Pair {
+    let of = Arc::make_mut(&mut spec);
+    of.ttl = Some(Ttl { after_ms: 10, mode });
+    of.updating = of.retracts;
+    Pair::new(spec)
+}
+
+#[test]
+fn groups_lapse_that_no_row_touches() {
+    for retracts in [false, true] {
+        let mut pair = lapsing(spec(&["k"], counts_and_sums(), retracts), TtlMode::Retract);
+        pair.epoch(&[(row(1, 5), 1), (row(2, 6), 1), (row(3, 7), 1)]);
+        pair.checkpoint();
+        pair.restore();
+        assert_eq!(pair.second.next_wake(), Some(10));
+        pair.now_ms = 9;
+        // A row that changes nothing keeps its group too.
+        let wanted: &[&str] = if retracts { &[] } else { &["-1 3,1,7,7", "1 3,2,7,7"] };
+        let nothing: &[(Row, i64)] = &[(row(3, 0), 1), (row(3, 0), if retracts { -1 } else { 0 })];
+        if retracts {
+            assert_eq!(pair.epoch(nothing), changes_of(wanted));
+        } else {
+            assert_eq!(pair.epoch(&nothing[..1]), changes_of(wanted));
+        }
+        pair.checkpoint();
+        pair.restore();
+        pair.now_ms = 10;
+        assert_eq!(pair.epoch(&[]), changes_of(&["-1 1,1,5,5", "-1 2,1,6,6"]));
+        pair.checkpoint();
+        pair.restore();
+        assert_eq!((pair.second.next_wake(), pair.second.report().keys), (Some(19), if retracts { 2 } else { 1 }));
+        // It begins anew.
+        assert_eq!(pair.epoch(&[(row(2, 1), 1)]), changes_of(&["1 2,1,1,1"]));
+        pair.now_ms = 100;
+        pair.epoch(&[]);
+        pair.checkpoint();
+        assert!(pair.store.is_empty());
+    }
+}
+
+#[test]
+fn frozen_results_stand_and_late_retractions_are_dropped() {
+    let mut pair = lapsing(spec(&["k"], counts_and_sums(), true), TtlMode::Freeze);
+    pair.epoch(&[(row(1, 5), 2), (row(2, 6), 1)]);
+    pair.now_ms = 10;
+    assert_eq!((pair.epoch(&[]), pair.second.next_wake()), (vec![], None));
+    pair.checkpoint();
+    pair.restore();
+    // A row of the group that was, beside one of the new group.
+    assert_eq!(pair.epoch(&[(row(1, 5), -1), (row(1, 7), 1), (row(2, 6), -3)]), changes_of(&["1 1,1,7,7"]));
+    assert_eq!(pair.second.dropped(), 4);
+    assert_eq!(pair.epoch(&[(row(1, 7), -1), (row(1, 5), -1)]), changes_of(&["-1 1,1,7,7"]));
+    assert_eq!(pair.second.dropped(), 5);
+    pair.checkpoint();
+    assert!(pair.store.is_empty());
+}
+
+#[test]
+fn distinct_rows_come_again_when_they_have_lapsed() {
+    let mut pair = lapsing(spec(&["k"], vec![], false), TtlMode::Freeze);
+    assert_eq!(pair.epoch(&[(row(1, 0), 1), (row(1, 0), 1)]), changes_of(&["1 1"]));
+    pair.now_ms = 10;
+    pair.epoch(&[]);
+    assert_eq!(pair.epoch(&[(row(1, 0), 1)]), changes_of(&["1 1"]));
+}
+
+#[test]
+fn the_one_row_without_keys_does_not_lapse() {
+    for retracts in [false, true] {
+        let mut pair = lapsing(spec(&[], counts_and_sums(), retracts), TtlMode::Retract);
+        pair.epoch(&[(row(1, 5), 1)]);
+        pair.now_ms = 1_000;
+        assert_eq!((pair.epoch(&[]), pair.second.next_wake()), (vec![], None));
+    }
 }
 
 #[test]

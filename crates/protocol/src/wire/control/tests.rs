@@ -110,9 +110,16 @@ fn done() -> impl Strategy<Value = TaskDone> {
             bad,
         },
     );
-    let operator = any::<(u16, u64, u64, Option<i64>)>().prop_map(|(operator, keys, bytes, next_timer)| {
-        OperatorReport { operator: OperatorId(operator), keys, bytes, next_timer }
-    });
+    let operator = any::<(u16, u64, u64, Option<i64>, Option<i64>, u64)>().prop_map(
+        |(operator, keys, bytes, next_timer, next_wake, dropped)| OperatorReport {
+            operator: OperatorId(operator),
+            keys,
+            bytes,
+            next_timer,
+            next_wake,
+            dropped,
+        },
+    );
     (era(), task(), epoch(), vec(split, 0..3), vec(operator, 0..3), any::<(u64, u64)>()).prop_map(
         |(era, task, epoch, splits, operators, (busy_micros, output_bytes))| TaskDone {
             unsealed_bytes: output_bytes / 3,
