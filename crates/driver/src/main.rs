@@ -3,11 +3,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use millstream_driver::coordinator::Exit;
 use millstream_driver::{Driver, DriverOptions};
-use millstream_plan::config_file;
+use millstream_plan::config_file::{ConfigFile, VARIABLE};
 use millstream_sql::{from_variables, setting};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -64,28 +63,19 @@ const BAD_CONFIG: u8 = 78;
 
 /// Flags, variables and the file, in this order of precedence, and the settings of the pipeline that they give.
 fn configure() -> anyhow::Result<(Arguments, BTreeMap<String, String>)> {
-    let mut file = BTreeMap::new();
-    if let Some(path) = config_file::path_among(std::env::args_os(), std::env::var_os(config_file::VARIABLE)) {
-        let shown = path.display().to_string();
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read the configuration file {shown}"))?;
-        file = config_file::variables(&shown, &text)?;
-    }
+    let mut file = ConfigFile::find(std::env::args_os(), std::env::var_os(VARIABLE), |p| std::fs::read_to_string(p))?;
     let mut command = Arguments::command();
-    let flags: Vec<_> =
-        command.get_arguments().filter_map(|a| Some((a.get_id().clone(), a.get_env()?.to_owned()))).collect();
-    for (id, variable) in flags {
-        if let Some(value) = variable.to_str().and_then(|v| file.remove(v)) {
-            // Once per start: clap keeps defaults by reference.
-            command = command.mut_arg(id, |a| a.required(false).default_value(&*value.leak()));
-        }
-    }
-    if let Some(unknown) = file.keys().find(|k| k.starts_with(SECTION)) {
-        anyhow::bail!("the configuration file has {unknown}, which is no option of this program; see --help");
+    let flags = command.get_arguments().filter_map(|a| Some((a.get_id().clone(), a.get_env()?.to_str()?.to_owned())));
+    for (id, value) in file.take_flags(SECTION, flags.collect::<Vec<_>>())? {
+        // Once per start: clap keeps defaults by reference.
+        command = command.mut_arg(id, |a| a.required(false).default_value(&*value.leak()));
     }
     let arguments = Arguments::from_arg_matches(&command.get_matches())?;
     let mut settings = BTreeMap::new();
-    for given in from_variables(file.into_iter(), &[])?.into_iter().chain(from_variables(std::env::vars(), &[])?) {
+    for given in from_variables(file.into_variables().into_iter(), &[])?
+        .into_iter()
+        .chain(from_variables(std::env::vars(), &[])?)
+    {
         settings.insert(given.name.to_owned(), given.value);
     }
     for (key, value) in &arguments.conf {

@@ -63,8 +63,8 @@ fn mistakes_in_the_file_are_named_and_end_with_78() {
     let file = folder.path().join("millstream.toml");
     let good = std::fs::read_to_string(&file).unwrap();
     for (program, text, said) in [
-        ("millstream-driver", "[driver]\nlissten = 'x'", "MILLSTREAM__DRIVER__LISSTEN"),
-        ("millstream-executor", "[executor]\nslot = 1", "MILLSTREAM__EXECUTOR__SLOT"),
+        ("millstream-driver", "[driver]\nlissten = 'x'", "[driver] has no option 'lissten'; did you mean 'listen'?"),
+        ("millstream-executor", "[executor]\nslot = 1", "[executor] has no option 'slot'; did you mean 'slots'?"),
         (
             "millstream-driver",
             &format!("{good}[checkpont]\ninterval = '1 s'"),

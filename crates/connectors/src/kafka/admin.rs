@@ -40,7 +40,12 @@ pub(super) fn ensure_marker_topic(
             return check_partitions(name, partitions);
         }
         if !created {
-            create(config, name, brokers)?;
+            let instead = format!(
+                "grant CREATE, or create it with {} partitions and cleanup.policy=compact, or name another one with \
+                 'sink.marker-topic'",
+                marker::PARTITIONS
+            );
+            create(config, &marker_topic(name, brokers), &instead)?;
             created = true;
         } else if started.elapsed() > REQUEST {
             return Err(ConnectorError::Retry(format!("marker topic '{name}' was created but does not appear")));
@@ -60,26 +65,27 @@ fn check_partitions(name: &str, partitions: usize) -> Result<(), ConnectorError>
     ))
 }
 
-fn create(config: &ClientConfig, name: &str, brokers: usize) -> Result<(), ConnectorError> {
+/// Small segments that are compacted soon: only the last marker of each task is ever read, at the start.
+fn marker_topic(name: &str, brokers: usize) -> NewTopic<'_> {
     let replication = i32::try_from(brokers.clamp(1, 3)).unwrap_or(1);
-    // Small segments that are compacted soon: only the last marker of each task is ever read, at the start.
-    let topic = NewTopic::new(name, marker::PARTITIONS, TopicReplication::Fixed(replication))
+    NewTopic::new(name, marker::PARTITIONS, TopicReplication::Fixed(replication))
         .set("cleanup.policy", "compact")
         .set("min.cleanable.dirty.ratio", "0.01")
         .set("segment.bytes", "1048576")
-        .set("segment.ms", "600000");
-    let results = block_on(client(config)?.create_topics([&topic], &options()))
-        .map_err(|e| ConnectorError::Retry(format!("creating the marker topic '{name}': {e}")))?;
+        .set("segment.ms", "600000")
+}
+
+/// Creates a topic; says whether it was not there before. `instead` is what a user can do who may not.
+fn create(config: &ClientConfig, topic: &NewTopic<'_>, instead: &str) -> Result<bool, ConnectorError> {
+    let name = topic.name;
+    let results = block_on(client(config)?.create_topics([topic], &options()))
+        .map_err(|e| ConnectorError::Retry(format!("creating the topic '{name}': {e}")))?;
     match results.into_iter().next() {
-        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => Err(ConnectorError::user(
-            format!("the marker topic '{name}' cannot be created: {code}"),
-            format!(
-                "grant CREATE, or create it with {} partitions and cleanup.policy=compact, or name another one with \
-                 'sink.marker-topic'",
-                marker::PARTITIONS
-            ),
-        )),
+        None | Some(Ok(_)) => Ok(true),
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+        Some(Err((_, code))) => {
+            Err(ConnectorError::user(format!("the topic '{name}' cannot be created: {code}"), instead))
+        }
     }
 }
 
@@ -92,17 +98,8 @@ pub fn create_topic(servers: &str, name: &str, partitions: u16) -> Result<bool, 
     config.set("bootstrap.servers", servers).set("log_level", "0");
     let (lookup, _) = connect(&config, None, Contact::First)?;
     let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(-1));
-    let results = block_on(client(&config)?.create_topics([&topic], &options()))
-        .map_err(|e| ConnectorError::Retry(format!("creating the topic '{name}': {e}")))?;
-    match results.into_iter().next() {
-        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(false),
-        Some(Err((_, code))) => {
-            return Err(ConnectorError::user(
-                format!("the topic '{name}' cannot be created: {code}"),
-                "create it with the brokers' own tools, or use a user who may",
-            ));
-        }
-        None | Some(Ok(_)) => {}
+    if !create(&config, &topic, "create it with the brokers' own tools, or use a user who may")? {
+        return Ok(false);
     }
     let started = Instant::now();
     let leads = |lookup: &Lookup| {
