@@ -247,7 +247,7 @@ impl Operator for SessionAssignOperator {
     }
 
     fn report(&self) -> StateReport {
-        StateReport { keys: self.partitions.len() as u64, bytes: self.partitions.bytes(), next_timer: None }
+        StateReport { keys: self.partitions.len(), bytes: self.partitions.bytes(), next_timer: None }
     }
 }
 

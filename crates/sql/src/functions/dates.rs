@@ -77,15 +77,22 @@ fn pattern_at(args: &ReturnFieldArgs<'_>, i: usize, function: &str) -> Result<()
 
 /// The pattern of each row; the last one is kept, as they are constant nearly always.
 #[derive(Default)]
-struct Patterns(Option<Pattern>);
+struct Patterns {
+    last: Option<Pattern>,
+    /// How many there were.
+    count: usize,
+}
 
 impl Patterns {
     fn get(&mut self, source: &str, function: &str) -> Result<&Pattern> {
-        match &mut self.0 {
+        match &mut self.last {
             Some(known) if known.source() == source => {}
-            other => *other = Some(Pattern::parse(source, function)?),
+            other => {
+                *other = Some(Pattern::parse(source, function)?);
+                self.count += 1;
+            }
         }
-        match &self.0 {
+        match &self.last {
             Some(known) => Ok(known),
             None => exec_err!("{function}: no pattern"),
         }
@@ -104,7 +111,8 @@ fn write(
     let own = pattern.map(|i| call.text(i)).transpose()?;
     let mut patterns = Patterns::default();
     let mut out = StringBuilder::with_capacity(call.rows(), call.rows() * 10);
-    let mut buffer = String::new();
+    // Neighbouring rows are mostly of the same day or minute: the text is kept with its time and offset.
+    let (mut buffer, mut last) = (String::new(), None);
     // Only instants have an offset to be written.
     let offsets = match call.args.args[0].data_type() {
         DataType::Timestamp(_, None) | DataType::Utf8 => None,
@@ -116,11 +124,16 @@ fn write(
             out.append_null();
             continue;
         };
-        buffer.clear();
         let offset = offsets.as_ref().map_or(0, |c| c.offset(c.instant(local)));
-        match patterns.get(source, function)?.write(local, offset, &mut buffer) {
-            true => out.append_value(&buffer),
-            false => out.append_null(),
+        let step = patterns.get(source, function)?.step();
+        let known = (patterns.count, local.div_euclid(step), offset);
+        if last != Some(known) {
+            buffer.clear();
+            last = patterns.get(source, function)?.write(local, offset, &mut buffer).then_some(known);
+        }
+        match last {
+            Some(_) => out.append_value(&buffer),
+            None => out.append_null(),
         }
     }
     Ok(Arc::new(out.finish()))

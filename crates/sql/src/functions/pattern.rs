@@ -26,6 +26,8 @@ const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday",
 pub(super) struct Pattern {
     source: String,
     parts: Vec<Part>,
+    /// See [`step`](Pattern::step).
+    step: i64,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,21 @@ enum Part {
     Text(String),
     /// A letter and how often it stands there.
     Field(char, usize),
+}
+
+const DAY: i64 = 86_400_000_000;
+
+impl Part {
+    /// Microseconds for which it is written alike.
+    fn step(&self) -> i64 {
+        match self {
+            Self::Field('H' | 'k' | 'h' | 'K' | 'a', _) => 3_600_000_000,
+            Self::Field('m', _) => 60_000_000,
+            Self::Field('s', _) => 1_000_000,
+            Self::Field('S', _) => 1,
+            Self::Text(_) | Self::Field(..) => DAY,
+        }
+    }
 }
 
 /// What was read: the local time in microseconds, and seconds east of UTC if the text says so.
@@ -88,11 +105,17 @@ impl Pattern {
             }
             i += run;
         }
-        Ok(Self { source: pattern.to_owned(), parts })
+        let step = parts.iter().map(Part::step).min().unwrap_or(DAY);
+        Ok(Self { source: pattern.to_owned(), parts, step })
     }
 
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Local times with the same quotient by this (microseconds) and the same offset are written alike.
+    pub fn step(&self) -> i64 {
+        self.step
     }
 
     /// Appends a local time; false if it is out of the calendar's range.
@@ -342,6 +365,23 @@ mod tests {
             let mut out = String::new();
             assert!(Pattern::parse(pattern, "f").unwrap().write(at, 19_800, &mut out));
             assert_eq!(out, shown, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_text_stays_for_a_step() {
+        for pattern in ["yyyy-MM-dd", "HH:mm", "h a", "ss", "D EEE MMM d", "HH:mm:ss.SSS", "SSSSSS", "QQ k K", "'x'"] {
+            let pattern = Pattern::parse(pattern, "f").unwrap();
+            let written = |local: i64| {
+                let mut out = String::new();
+                assert!(pattern.write(local, 0, &mut out));
+                out
+            };
+            for time in (-40_i64..40).flat_map(|i| [i * 1_001, i * 59_999_999, i * 3_599_000_000, i * DAY + i]) {
+                let first = time.div_euclid(pattern.step()) * pattern.step();
+                assert_eq!(written(time), written(first), "{pattern:?} at {time}");
+                assert_eq!(written(time), written(first + pattern.step() - 1), "{pattern:?} at {time}");
+            }
         }
     }
 

@@ -73,7 +73,7 @@ impl Lowering<'_> {
                 NodeKind::Source(source) => !sources.contains(&source.source) || source.watermark.is_some(),
                 _ => true,
             }),
-            TimeDomain::Processing | TimeDomain::Behind(_) => true,
+            _ => true,
         }
     }
 }

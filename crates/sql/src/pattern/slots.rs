@@ -19,8 +19,8 @@ use millstream_plan::options::did_you_mean;
 
 use super::{SlotDef, SlotValue};
 use crate::error::Mistake;
+use crate::functions::forms::arguments;
 use crate::refuse::name_of;
-use crate::rewrite::arguments;
 use crate::window::fail;
 
 /// Qualifies columns of rows whatever they are mapped to.

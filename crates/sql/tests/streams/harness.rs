@@ -249,12 +249,6 @@ impl Case {
         self
     }
 
-    /// Only the last epoch's result is the batch's; before it no row is there less than never.
-    pub fn at_the_end(mut self) -> Self {
-        self.until = Until::End;
-        self
-    }
-
     /// A setting of the pipeline.
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
