@@ -80,10 +80,8 @@ pub enum TimeDomain {
     Event(Vec<SourceId>),
     /// The plan's `now_ms`.
     Processing,
-    /// One millisecond behind another: of sessions, which end only when the watermark has passed their end (a row at that very
-    /// moment still belongs to them).
-    Behind(Box<TimeDomain>),
-    /// So many milliseconds behind another: of matches, which may be known only when their time is up.
+    /// So many milliseconds behind another: of matches, which may be known only when their time is up, and by one of sessions, which end only
+    /// when the watermark has passed their end (a row at that very moment still belongs to them).
     Delayed(Box<TimeDomain>, i64),
 }
 
@@ -93,10 +91,6 @@ impl TimeDomain {
     pub fn clock(&self) -> (&Self, i64) {
         match self {
             Self::Event(_) | Self::Processing => (self, 0),
-            Self::Behind(other) => {
-                let (clock, behind) = other.clock();
-                (clock, behind + 1)
-            }
             Self::Delayed(other, delay) => {
                 let (clock, behind) = other.clock();
                 (clock, behind.saturating_add(*delay))

@@ -26,7 +26,7 @@ use crate::table::{StreamTable, Table};
 use crate::unnest::{self, UnnestPlanner};
 use crate::versions::{self, VersionsPlanner};
 use crate::window::WindowPlanner;
-use crate::{lex, query, types, words};
+use crate::{lex, query, refuse, types, words};
 
 /// Tables, views and functions.
 pub(crate) struct Catalog {
@@ -181,6 +181,7 @@ impl Catalog {
     /// Resolves a query. `tokens` are those it was parsed from.
     pub fn plan_query(&self, query: Query, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
         let at = tokens.first().map_or(Location { line: 0, column: 0 }, |t| t.span.start);
+        refuse::check_calls(&query, |name| self.functions.aggregate(name).is_some())?;
         let plan = self.planner().sql_statement_to_plan(Statement::Query(Box::new(query))).and_then(versions::complete);
         let plan = plan.and_then(|plan| unnest::expand(plan, &self.functions));
 

@@ -489,7 +489,7 @@ fn bound(spec: &WindowAggregate, graph: &Graph) -> String {
 /// What closes windows and lets rows go.
 fn clock(domain: &TimeDomain, graph: &Graph) -> String {
     match domain.clock().0 {
-        TimeDomain::Processing | TimeDomain::Behind(_) | TimeDomain::Delayed(..) => "processing time".to_owned(),
+        TimeDomain::Processing | TimeDomain::Delayed(..) => "processing time".to_owned(),
         TimeDomain::Event(ids) => {
             let mut watermarks = Vec::new();
             for (_, source) in graph.sources().filter(|(_, s)| ids.contains(&s.source)) {

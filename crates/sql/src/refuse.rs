@@ -5,8 +5,9 @@ mod forms;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinOperator, ObjectName,
-    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Visit, Visitor,
+    Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join,
+    JoinOperator, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion,
+    Visit, Visitor, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
@@ -56,6 +57,31 @@ pub(crate) fn check_query(query: &Query, tokens: &[TokenWithSpan]) -> Result<()>
     match query.visit(&mut Refuse { tokens, depth: 0, patterns: 0 }) {
         ControlFlow::Break(mistake) => Err(mistake.or_at(start)),
         ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Refuses clauses that mean something to aggregates alone, which DataFusion passes over where the function is none.
+pub(crate) fn check_calls(query: &Query, is_aggregate: impl Fn(&str) -> bool) -> Result<()> {
+    let checked = visit_expressions(query, |expr| {
+        let Expr::Function(function) = expr else { return Flow::Continue(()) };
+        let name = name_of(&function.name);
+        let FunctionArguments::List(arguments) = &function.args else { return Flow::Continue(()) };
+        let clause = match (&function.filter, arguments.duplicate_treatment) {
+            (Some(_), _) => "FILTER",
+            (_, Some(DuplicateTreatment::Distinct)) => "DISTINCT",
+            _ if is_ordered(function) => "ORDER BY",
+            _ if !function.within_group.is_empty() => "WITHIN GROUP",
+            _ => return Flow::Continue(()),
+        };
+        if function.over.is_some() || is_aggregate(&name) {
+            return Flow::Continue(());
+        }
+        let mistake = Mistake::new(function.name.span().start, format!("{clause} in {name}(), which is no aggregate"));
+        Flow::Break(mistake.hint(format!("leave {clause} out, or use an aggregate such as count, sum or max")))
+    });
+    match checked {
+        Flow::Break(mistake) => Err(mistake),
+        Flow::Continue(()) => Ok(()),
     }
 }
 

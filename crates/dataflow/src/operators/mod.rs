@@ -55,12 +55,8 @@ impl EpochContext<'_> {
             }
             TimeDomain::Processing if self.plan.last => i64::MAX,
             TimeDomain::Processing => self.plan.now_ms,
-            TimeDomain::Behind(other) => match self.watermark(other) {
-                // The input has ended, or has not begun.
-                end @ (i64::MIN | i64::MAX) => end,
-                watermark => watermark - 1,
-            },
             TimeDomain::Delayed(other, delay) => match self.watermark(other) {
+                // The input has ended, or has not begun.
                 end @ (i64::MIN | i64::MAX) => end,
                 watermark => watermark.saturating_sub(*delay),
             },

@@ -65,7 +65,7 @@ pub(super) fn shape_of(pipeline: &Pipeline, tables: &Tables, name: String, paral
     });
     let clock = |domain: &TimeDomain| match domain.clock().0 {
         TimeDomain::Event(sources) => TimerDomain::Event(sources.clone()),
-        TimeDomain::Processing | TimeDomain::Behind(_) | TimeDomain::Delayed(..) => TimerDomain::Processing,
+        TimeDomain::Processing | TimeDomain::Delayed(..) => TimerDomain::Processing,
     };
     let timers = graph.nodes.iter().filter_map(|n| {
         let domain = match &n.kind {

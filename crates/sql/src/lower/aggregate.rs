@@ -258,7 +258,7 @@ fn emitted_by(spec: &WindowAggregate) -> Option<TimeDomain> {
     match &spec.window {
         _ if spec.early.is_some() => None,
         WindowOf::Time { kind: WindowKind::Session { .. }, .. } => {
-            Some(TimeDomain::Behind(Box::new(spec.domain.clone())))
+            Some(TimeDomain::Delayed(Box::new(spec.domain.clone()), 1))
         }
         WindowOf::Time { .. } | WindowOf::Attached { .. } => Some(spec.domain.clone()),
     }

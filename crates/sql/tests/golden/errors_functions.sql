@@ -31,3 +31,14 @@ INSERT INTO sink SELECT city, id FROM orders;
 -- case: dialect
 SET 'sql.dialect' = 'hive';
 INSERT INTO sink SELECT city, id FROM orders;
+
+-- case: a field of EXTRACT that is none
+INSERT INTO sink SELECT city, EXTRACT(LUNCH FROM ts) FROM orders;
+-- case: a division that fails for every row
+INSERT INTO sink SELECT city, 1 / 0 FROM orders;
+-- case: a time zone that is none
+INSERT INTO sink SELECT CAST(ts AT TIME ZONE 'Mars/Olympus' AS STRING), 1 FROM orders;
+-- case: DISTINCT in a function of one row
+INSERT INTO sink SELECT city, abs(DISTINCT id) FROM orders;
+-- case: FILTER of a function of one row
+INSERT INTO sink SELECT city, abs(id) FILTER (WHERE id > 0) FROM orders;

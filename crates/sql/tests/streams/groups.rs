@@ -205,7 +205,7 @@ const OTHERS: &[&str] = &["grouping", "approx_median", "approx_percentile_cont",
 fn every_aggregate_of_datafusion() {
     for function in datafusion::execution::SessionStateDefaults::default_aggregate_functions() {
         let tested = |name: &&str| *name == function.name() || function.aliases().iter().any(|a| a == name);
-        let known = AGGREGATES.iter().map(|(name, _)| name).chain(OTHERS).any(|name| tested(name));
+        let known = AGGREGATES.iter().map(|(name, _)| name).chain(OTHERS).any(tested);
         assert!(known, "{} is not tested", function.name());
     }
     // The batch takes one order per query.
