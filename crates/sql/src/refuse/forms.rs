@@ -1,5 +1,5 @@
 //! Forms of other databases that are parsed but that no planner here knows: what they are called and what to write instead.
-use datafusion::sql::sqlparser::ast::{CeilFloorKind, DateTimeField, Expr, LimitClause, Query, TableFactor, Value};
+use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, TableFactor, Value};
 
 /// Name and advice.
 type Form = Option<(&'static str, &'static str)>;
@@ -8,12 +8,6 @@ pub(super) fn expr(expr: &Expr) -> Form {
     Some(match expr {
         Expr::IsNormalized { .. } => ("IS NORMALIZED", "leave it out"),
         Expr::Convert { .. } => ("CONVERT", "write CAST(x AS type)"),
-        Expr::Ceil { field: CeilFloorKind::DateTimeField(field), .. }
-        | Expr::Floor { field: CeilFloorKind::DateTimeField(field), .. }
-            if *field != DateTimeField::NoDateTime =>
-        {
-            ("rounding to a part of a time", "write date_trunc('day', ts), and add an interval to round up")
-        }
         Expr::Collate { .. } => ("COLLATE", "compare lower(x), or the text as it is"),
         Expr::Prefixed { .. } => ("a literal with a character set", "write the literal alone"),
         Expr::MatchAgainst { .. } => ("MATCH … AGAINST", "write LIKE, or regexp_like(x, pattern)"),

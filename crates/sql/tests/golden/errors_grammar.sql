@@ -177,8 +177,6 @@ INSERT INTO hole SELECT id FROM orders WHERE uuid() > city;
 INSERT INTO hole SELECT id FROM orders WHERE CURRENT_TIME IS NULL;
 -- case: IS TRUE of a number
 INSERT INTO hole SELECT id FROM orders WHERE id IS TRUE;
--- case: IS JSON
-INSERT INTO hole SELECT id FROM orders WHERE city IS JSON;
 -- case: IS NORMALIZED
 INSERT INTO hole SELECT id FROM orders WHERE city IS NFC NORMALIZED;
 -- case: IN UNNEST
@@ -207,10 +205,6 @@ INSERT INTO hole SELECT CAST(city AS NUMBERS) FROM orders;
 INSERT INTO hole SELECT CAST(customer AS BIGINT) FROM orders;
 -- case: a cast with a format
 INSERT INTO hole SELECT id FROM orders WHERE CAST(city AS DATE FORMAT 'YYYY') IS NULL;
--- case: CEIL to a part
-INSERT INTO hole SELECT id FROM orders WHERE CEIL(ts TO DAY) IS NULL;
--- case: FLOOR to a part
-INSERT INTO hole SELECT id FROM orders WHERE FLOOR(ts TO DAY) IS NULL;
 -- case: COLLATE
 INSERT INTO hole SELECT id FROM orders WHERE city COLLATE "de_DE" = 'a';
 -- case: a prefixed literal

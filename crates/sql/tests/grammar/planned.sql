@@ -101,3 +101,9 @@ INSERT INTO hole SELECT id FROM orders WHERE tags = tags;
 INSERT INTO hole SELECT cardinality(min(words)) FROM orders;
 -- case: the smallest row
 INSERT INTO hole SELECT count(*) FROM (SELECT min(customer) AS m FROM orders GROUP BY city) WHERE m IS NULL;
+-- case: IS JSON
+INSERT INTO hole SELECT id FROM orders WHERE city IS JSON;
+-- case: CEIL to a part
+INSERT INTO hole SELECT id FROM orders WHERE CEIL(ts TO DAY) IS NULL;
+-- case: FLOOR to a part
+INSERT INTO hole SELECT id FROM orders WHERE FLOOR(ts TO DAY) IS NULL;

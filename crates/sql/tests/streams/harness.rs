@@ -51,6 +51,8 @@ pub enum Until {
     ClosedByNow(String),
     /// The batch result, when all is read.
     TheEnd,
+    /// The batch result; when all is read only, if the planner lets rows wait until the watermark has passed them (OVER in the order of time).
+    Settled,
 }
 
 /// What became of a case.
@@ -68,7 +70,8 @@ pub enum Outcome {
 /// The batch with the query planned.
 pub struct Judge {
     batch: Batch,
-    question: Question,
+    /// An error if the batch cannot answer the query and the case says what the columns are.
+    question: Result<Question, String>,
 }
 
 #[derive(Clone)]
@@ -237,6 +240,12 @@ impl Case {
         self
     }
 
+    /// Rows may wait for the watermark where the planner sees that they can.
+    pub fn settles(mut self) -> Self {
+        self.until = Until::Settled;
+        self
+    }
+
     /// Only what is there in the end is compared.
     pub fn at_the_end(mut self) -> Self {
         self.until = Until::TheEnd;
@@ -303,7 +312,7 @@ impl Case {
 
     /// Why the planner does not take the query, if it does not.
     pub fn refused(&self) -> Option<SqlError> {
-        let columns = self.columns.clone().unwrap_or_else(|| sink_columns(&self.judge().unwrap().question.schema));
+        let columns = self.sink_columns(&self.judge().unwrap());
         self.plan(1, &columns).err()
     }
 
@@ -386,8 +395,16 @@ impl Case {
 
     fn trial<'a>(&'a self, seed: u64, judge: &'a Judge) -> Result<Trial<'a>, SqlError> {
         let parallelism = 1 + (seed % 2) as u16;
-        let columns = self.columns.clone().unwrap_or_else(|| sink_columns(&judge.question.schema));
+        let columns = self.sink_columns(judge);
         Ok(Trial::new(self, judge, seed, parallelism, self.plan(parallelism, &columns)?))
+    }
+
+    fn sink_columns(&self, judge: &Judge) -> String {
+        match (&self.columns, &judge.question) {
+            (Some(columns), _) => columns.clone(),
+            (None, Ok(question)) => sink_columns(&question.schema),
+            (None, Err(why)) => panic!("{why}"),
+        }
     }
 
     fn plan(&self, parallelism: u16, columns: &str) -> Result<Pipeline, SqlError> {
@@ -429,8 +446,11 @@ impl Case {
             batch.view(name, query);
         }
         let query = self.batch.as_deref().unwrap_or(&self.query);
-        let question = batch.prepare(query).map_err(|e| format!("the batch query failed: {e}\n{query}"))?;
-        Ok(Judge { batch, question })
+        let question = batch.prepare(query).map_err(|e| format!("the batch query failed: {e}\n{query}"));
+        match (question, &self.columns) {
+            (Err(why), None) => Err(why),
+            (question, _) => Ok(Judge { batch, question }),
+        }
     }
 
     pub fn now_column(&self, rows: &RecordBatch, nows: &[i64]) -> RecordBatch {
@@ -462,7 +482,8 @@ impl Judge {
         let schema = Arc::new(Schema::new(fields));
         self.batch.fill(WATERMARKS, RecordBatch::try_new_with_options(schema, values.collect(), &options).unwrap());
         // Some of its functions panic on rare input.
-        match catch_unwind(AssertUnwindSafe(|| self.batch.answer(&self.question))) {
+        let question = self.question.as_ref().map_err(Clone::clone)?;
+        match catch_unwind(AssertUnwindSafe(|| self.batch.answer(question))) {
             Ok(answer) => answer.map_err(|e| format!("the batch query failed: {e}")),
             Err(_) => Err("the batch query panicked".to_owned()),
         }

@@ -117,7 +117,7 @@ impl Setting {
     fn case(&self, query: &Query) -> Case {
         let case = CASES[self.tables as usize].clone();
         let case = ["a", "b", "u"].iter().zip(self.rows).fold(case, |case, (table, rows)| case.first_rows(table, rows));
-        let case = if query.late { case.at_the_end() } else { case };
+        let case = if query.late { case.at_the_end() } else { case.settles() };
         let case = case.min_epochs(self.epochs.min(2)).max_epochs(self.epochs);
         case.query(&query.sql(Asked::Stream)).batch(&query.sql(Asked::Batch))
     }
