@@ -323,4 +323,8 @@ fn a_benchmark_prints_one_object_per_query() {
         }
     }
     assert_eq!(results[0]["rows_out"], 4600);
+    assert_eq!(results[0]["state_keys"], 0);
+    for key in ["state_keys", "state_bytes", "checkpoint_bytes"] {
+        assert!(results[1][key].as_u64() > Some(0), "{key} of {}", results[1]);
+    }
 }

@@ -15,11 +15,14 @@ use crate::logging;
 use crate::run::Places;
 use crate::run::engine::{self, Engine, Observer};
 
-/// Takes the time.
+/// Takes the time, and the most state that there was after any epoch.
 #[derive(Default)]
 struct Stopwatch {
     /// When the first epoch with input was dispatched.
     first: Option<Instant>,
+    state_keys: u64,
+    state_bytes: u64,
+    checkpoint_bytes: u64,
 }
 
 impl Observer for Stopwatch {
@@ -30,9 +33,14 @@ impl Observer for Stopwatch {
             let now = Instant::now();
             self.first = now.checked_sub(Duration::from_millis(progress.batch_duration)).or(Some(now));
         }
+        let sum = |key: &str| progress.state_operators.iter().filter_map(|o| o[key].as_u64()).sum::<u64>();
+        self.state_keys = self.state_keys.max(sum("numRowsTotal"));
+        self.state_bytes = self.state_bytes.max(sum("memoryUsedBytes"));
     }
 
-    fn second(&mut self, _status: &Status) {}
+    fn second(&mut self, status: &Status) {
+        self.checkpoint_bytes = status.largest_checkpoint();
+    }
 }
 
 /// Runs a query to its end.
@@ -61,6 +69,9 @@ pub(super) fn measure(query: &str, source: &Source, settings: &SettingArgs) -> R
         "cpu_seconds_per_million_events": rounded(per(cpu * 1e6, events as f64)),
         "peak_rss_bytes": usage::peak_rss(),
         "rows_out": ended.rows_out,
+        "state_keys": stopwatch.state_keys,
+        "state_bytes": stopwatch.state_bytes,
+        "checkpoint_bytes": stopwatch.checkpoint_bytes,
     }))
 }
 

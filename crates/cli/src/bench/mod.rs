@@ -38,9 +38,22 @@ pub fn bench(what: &Bench) -> Result<(), Failure> {
         return print(&format!("{}\n", measure::measure(query, &source, &args.settings)?));
     }
     if args.output == Output::Text {
-        print(&format!("{}\n", row(["query", "events", "seconds", "events/s", "CPU-s/M", "peak MiB", "rows out"])))?;
+        let names = [
+            "query",
+            "events",
+            "seconds",
+            "events/s",
+            "CPU-s/M",
+            "peak MiB",
+            "rows out",
+            "state MiB",
+            "bytes/key",
+            "ckpt MiB",
+        ];
+        print(&format!("{}\n", row(names)))?;
     }
-    for query in &args.queries {
+    let all: Vec<String> = queries::names().filter(|name| *name != queries::PART).map(str::to_owned).collect();
+    for query in if args.queries.is_empty() { &all } else { &args.queries } {
         let result = in_own_process(query)?;
         match args.output {
             Output::Json => print(&format!("{result}\n"))?,
@@ -98,18 +111,25 @@ fn in_own_process(query: &str) -> Result<Value, Failure> {
 
 fn text(result: &Value) -> String {
     let of = |key: &str| result[key].as_f64().unwrap_or(0.0);
+    let mib = |key: &str| of(key) / f64::from(1 << 20);
+    let per_key = if of("state_keys") > 0.0 { of("state_bytes") / of("state_keys") } else { 0.0 };
     row([
         result["query"].as_str().unwrap_or("?"),
         &thousands(of("events") as u64),
         &format!("{:.2}", of("seconds")),
         &thousands(of("events_per_second") as u64),
         &format!("{:.3}", of("cpu_seconds_per_million_events")),
-        &format!("{:.0}", of("peak_rss_bytes") / f64::from(1 << 20)),
+        &format!("{:.0}", mib("peak_rss_bytes")),
         &thousands(of("rows_out") as u64),
+        &format!("{:.1}", mib("state_bytes")),
+        &format!("{per_key:.0}"),
+        &format!("{:.1}", mib("checkpoint_bytes")),
     ])
 }
 
-fn row(cells: [&str; 7]) -> String {
-    let [query, events, seconds, rate, cpu, memory, out] = cells;
-    format!("{query:<6} {events:>12} {seconds:>9} {rate:>12} {cpu:>9} {memory:>9} {out:>12}")
+fn row(cells: [&str; 10]) -> String {
+    let [query, events, seconds, rate, cpu, memory, out, state, per_key, checkpoint] = cells;
+    format!(
+        "{query:<6} {events:>12} {seconds:>9} {rate:>12} {cpu:>9} {memory:>9} {out:>12} {state:>9} {per_key:>9} {checkpoint:>9}"
+    )
 }

@@ -66,6 +66,7 @@ struct Inner {
     doing: &'static str,
     recent: VecDeque<Arc<Progress>>,
     checkpoints: VecDeque<Value>,
+    largest_checkpoint: u64,
     rows_published: u64,
     epoch_published: u64,
     restarts: u64,
@@ -110,6 +111,12 @@ impl Status {
     #[must_use]
     pub fn input_rows(&self) -> u64 {
         self.inner().input_rows
+    }
+
+    /// Bytes of the largest checkpoint since the start: all that is needed to restore from it.
+    #[must_use]
+    pub fn largest_checkpoint(&self) -> u64 {
+        self.inner().largest_checkpoint
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -202,6 +209,7 @@ impl Teller {
                 gauge!("millstream_checkpoint_last_success_timestamp_seconds")
                     .set(super::sources::now_ms() as f64 / 1000.0);
                 let mut inner = self.status.inner();
+                inner.largest_checkpoint = inner.largest_checkpoint.max(*bytes);
                 inner.checkpoints.push_back(json!({"epoch": epoch, "durationMs": duration_ms, "bytes": bytes}));
                 while inner.checkpoints.len() > RECENT {
                     inner.checkpoints.pop_front();
