@@ -381,6 +381,8 @@ struct ByKey {
 struct Changes {
     /// Records of the key with their weights.
     rows: Vec<(KafkaRecord, i64)>,
+    /// The one that came last.
+    last: usize,
 }
 
 impl ByKey {
@@ -391,12 +393,13 @@ impl ByKey {
             Some(at) => *at,
             None => {
                 self.index.insert(key.to_vec(), self.keys.len());
-                self.keys.push(Changes { rows: Vec::with_capacity(1) });
+                self.keys.push(Changes { rows: Vec::with_capacity(1), last: 0 });
                 self.keys.len() - 1
             }
         };
-        let rows = &mut self.keys[at].rows;
-        match rows.iter_mut().find(|(r, _)| *r == record) {
+        let Changes { rows, last } = &mut self.keys[at];
+        *last = rows.iter().position(|(r, _)| *r == record).unwrap_or(rows.len());
+        match rows.get_mut(*last) {
             Some((_, total)) => *total += weight,
             None => rows.push((record, weight)),
         }
@@ -405,7 +408,7 @@ impl ByKey {
     /// All changes: of a key the rows that go, then those that come.
     fn changes(self, omit_nulls: bool) -> Vec<KafkaRecord> {
         let mut records = Vec::new();
-        for Changes { rows } in self.keys {
+        for Changes { rows, .. } in self.keys {
             for deleted in [true, false] {
                 for (record, weight) in rows.iter().filter(|(_, w)| *w != 0 && (*w < 0) == deleted) {
                     let row = record.value.as_deref().unwrap_or(b"null");
@@ -417,10 +420,14 @@ impl ByKey {
         records
     }
 
-    /// The last row of each key, or its tombstone.
+    /// The row of each key, or its tombstone. Of rows that are only added the last one wins, as if each had been written by itself.
     fn upserts(self, table: &str) -> Result<Vec<KafkaRecord>, ConnectorError> {
         let mut records = Vec::with_capacity(self.keys.len());
-        for changes in self.keys {
+        for mut changes in self.keys {
+            if changes.rows.iter().all(|(_, weight)| *weight > 0) {
+                records.push(changes.rows.swap_remove(changes.last).0);
+                continue;
+            }
             let live: i64 = changes.rows.iter().map(|(_, w)| (*w).max(0)).sum();
             if live > 1 {
                 return Err(two_rows(table, &changes.rows));

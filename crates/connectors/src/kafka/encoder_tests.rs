@@ -116,10 +116,20 @@ fn an_upsert_writes_once_per_key_and_epoch() {
 }
 
 #[test]
+fn the_last_of_added_rows_stays() {
+    let s = spec(&[("format", "json")], &[0], &[(2, "timestamp")]);
+    let mut e = make(&s).unwrap();
+    e.encode(&rows(&s, &[(1, "a"), (2, "x"), (1, "b")]), None).unwrap();
+    e.encode(&rows(&s, &[(2, "y"), (1, "a")]), None).unwrap();
+    let expected = [(r#"{"id":1}"#, r#"{"id":1,"name":"a"}"#), (r#"{"id":2}"#, r#"{"id":2,"name":"y"}"#)];
+    assert_eq!(finish(&mut e).unwrap(), pairs(&expected));
+}
+
+#[test]
 fn two_live_rows_for_a_key_are_an_error() {
     let s = spec(&[("format", "json")], &[0], &[(2, "timestamp")]);
     let mut e = make(&s).unwrap();
-    e.encode(&rows(&s, &[(1, "a"), (1, "b")]), None).unwrap();
+    e.encode(&rows(&s, &[(1, "c"), (1, "a"), (1, "b")]), Some(&Int64Array::from(vec![-1, 1, 1]))).unwrap();
     let error = finish(&mut e).unwrap_err().to_string();
     assert!(error.contains(r#"key {"id":1}"#) && error.contains(r#""a""#) && error.contains(r#""b""#), "{error}");
 }
