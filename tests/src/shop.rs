@@ -17,7 +17,7 @@ use crate::oracle::{Oracle, assert_same_rows};
 use crate::orders::{self, Order};
 use crate::s3::Bucket;
 use crate::unique;
-use crate::wait::wait_for;
+use crate::wait::{poll, wait_for};
 
 /// Partitions of the topic of orders.
 const PARTITIONS: i32 = 4;
@@ -154,7 +154,9 @@ impl<'a> Shop<'a> {
         let (large, windows) = self.expected();
         let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
         let wanted = count(&large);
-        wait_for(&format!("all {wanted} large orders"), timeout, || (self.large().len() >= wanted).then_some(()));
+        if poll(timeout, || (self.large().len() >= wanted).then_some(())).is_none() {
+            panic!("waited {timeout:?} in vain for all {wanted} large orders\n{}", self.where_they_are(cluster));
+        }
         let wanted = count(&windows);
         wait_for(&format!("all {wanted} rows of windows"), timeout, || {
             (count(&self.bucket.files().parquet(FILES)) >= wanted).then_some(())
@@ -162,6 +164,24 @@ impl<'a> Shop<'a> {
         // What would come twice may still be on its way: a drain publishes everything.
         cluster.drain(timeout);
         self.check();
+    }
+
+    /// How far each part has come.
+    fn where_they_are(&self, cluster: &Cluster) -> String {
+        let mut text = String::new();
+        for topic in ["orders", "large"] {
+            for isolation in [Isolation::Committed, Isolation::Uncommitted] {
+                let ends = self.broker.end_offsets(&self.topic(topic), isolation);
+                let rows = self.broker.read(&self.topic(topic), isolation).len();
+                text += &format!("{topic}, {isolation:?}: ends at {ends:?}, {rows} records\n");
+            }
+        }
+        let newest = |what: &str| {
+            let path = format!("/api/v1/jobs/{}/{what}", self.name);
+            let answer = cluster.get(&path);
+            answer.map(|a| a.as_array().and_then(|a| a.last()).unwrap_or(&a).to_string()).unwrap_or_default()
+        };
+        text + &["progress", "sources", "checkpoints"].map(|what| format!("{what}: {}\n", newest(what))).concat()
     }
 
     /// Panics unless both outputs hold every expected row exactly once.
