@@ -134,16 +134,15 @@ confined() { # NAME PROGRAM: what the kernel says about the process
 }
 
 ends() { # NAME: SIGTERM, then exit code 0 within 30 s
-  local name=$1 code=0 guard
+  local name=$1 code=0
   # A driver that drains dismisses its executors: one may have ended before it is told to.
   runc --root "$dir/runc" kill "$prefix-$name" TERM 2>/dev/null || true
-  (
-    sleep 30
-    runc --root "$dir/runc" kill "$prefix-$name" KILL 2>/dev/null
-  ) &
-  guard=$!
+  for _ in $(seq 300); do
+    kill -0 "${pids[$name]}" 2>/dev/null || break
+    sleep 0.1
+  done
+  ! kill -0 "${pids[$name]}" 2>/dev/null || fail "$name does not end within 30 s after SIGTERM"
   wait "${pids[$name]}" || code=$?
-  kill "$guard" 2>/dev/null || true
   [ "$code" = 0 ] || fail "$name: exit code $code after SIGTERM"
 }
 
