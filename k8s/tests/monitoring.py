@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from objects import K8S, REPOSITORY, Findings, Loader, pending, sources
+from objects import K8S, OVERLAYS, REPOSITORY, Findings, Loader, Overlay, pending, sources
 
 MONITORING = K8S / "base" / "monitoring"
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
@@ -101,6 +101,22 @@ def alerts(f: Findings) -> None:
         f.check(rule["record"] in recorded, f"{rule['record']}: no test")
 
 
+def commands(f: Findings) -> None:
+    """What the runbooks' commands name is there: objects, and addresses of the programs."""
+    objects = {(o["kind"].lower(), o["metadata"]["name"]) for name in OVERLAYS for o in Overlay(name).objects}
+    pages = {"livez", "readyz", "startupz", "metrics"} | {"api/v1/jobs"}
+    for page in sorted(RUNBOOKS.glob("*.md")):
+        text = page.read_text()
+        for kind, name in re.findall(r"\b(statefulset|service|cronjob)/(millstream-[a-z-]+[a-z])", text):
+            f.check((kind, name) in objects, f"{page.name}: no {kind} {name}")
+        for kind, name in re.findall(r"\b(configmap|lease|resourcequota|serviceaccount|certificate) (millstream[a-z-]*)", text):
+            f.check((kind, name) in objects, f"{page.name}: no {kind} {name}")
+        for path in re.findall(r"curl -s localhost:18?08[01]/([^ \n]+)", text):
+            f.check(path in pages or path.startswith("api/v1/jobs/PIPELINE/"), f"{page.name}: no page /{path}")
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            f.check((page.parent / link).exists(), f"{page.name}: no page {link}")
+
+
 def as_file(config: dict) -> dict:
     """The routing tree of an AlertmanagerConfig in the words of Alertmanager's own file."""
     snake = {"groupBy": "group_by", "groupWait": "group_wait", "groupInterval": "group_interval", "repeatInterval": "repeat_interval"}
@@ -164,6 +180,7 @@ def main() -> None:
     f = Findings()
     metrics(f)
     alerts(f)
+    commands(f)
     routes(f, tools.get("amtool"))
     scrape(f, tools.get("promtool"))
     f.done("monitoring")
