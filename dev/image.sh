@@ -60,13 +60,13 @@ build() {
   echo "$(archive "$program"): $program:$tag, $((bytes >> 20)) MiB"
 }
 
-# The server keeps a bucket as a folder: /data/millstream is one, and a volume is mounted there.
+# The server keeps a bucket as a folder of /data; the overlay mounts volumes there.
 s3() {
   local rootfs program
   "$here/s3.sh" build
   program=$("$here/s3.sh" path)
   rootfs=$(mktemp -d "$images/rootfs-XXXXXX")
-  mkdir -p "$rootfs"/{usr/bin,data/millstream,tmp,var/lib/millstream,etc/ssl/certs}
+  mkdir -p "$rootfs"/{usr/bin,data,tmp,var/lib/millstream,etc/ssl/certs}
   cp -L /etc/ssl/certs/ca-certificates.crt "$rootfs/etc/ssl/certs/"
   install -m 0755 "$program" "$rootfs/usr/bin/versitygw"
   local library
