@@ -77,7 +77,7 @@ want_kubernetes() {
   renders || need go golang-go
 }
 
-# Components need kustomize 4 or newer, which kubectl has from 1.21 on.
+# Several patches in one file need kustomize 5.1 or newer, which kubectl has from 1.31 on.
 renders() {
   [ -x "$cache/tools/kubernetes/bin/kustomize" ] || kubectl kustomize "$here/../k8s/overlays/dev" >/dev/null 2>&1
 }
@@ -118,7 +118,7 @@ kustomize() {
   local tools=$cache/tools/kubernetes
   ! renders || return 0
   echo "building kustomize (once, a minute)" >&2
-  GOBIN=$tools/bin go install -p 2 -trimpath sigs.k8s.io/kustomize/kustomize/v5@v5.5.0
+  GOBIN=$tools/bin "$("$here/go.sh")" install -p 2 -trimpath sigs.k8s.io/kustomize/kustomize/v5@v5.5.0
 }
 
 install() {
