@@ -65,6 +65,10 @@ if [ -x "$binaries/millstream" ]; then
   for overlay in base overlays/dev overlays/prod-aws; do
     step "SQL of $overlay" "$binaries/millstream" validate -f "k8s/$overlay/pipeline/pipeline.sql" -D checkpointLocation=s3://millstream/x
   done
+  for page in coming-from-spark coming-from-flink; do
+    sed -n '/^```sql$/,/^```$/p' "docs/$page.md" | grep -v '^```' >"$dir/$page.sql"
+    step "SQL of docs/$page.md" "$binaries/millstream" validate -f "$dir/$page.sql"
+  done
 else
   echo "left out: the pipelines' SQL, $binaries/millstream is not built"
 fi

@@ -123,6 +123,13 @@ def ports(pods: list[Pod], o: Overlay, f: Findings) -> None:
                 live = c["livenessProbe"]
                 slowest = live["periodSeconds"] * live["failureThreshold"] + live["timeoutSeconds"] + live["terminationGracePeriodSeconds"]
                 f.check(slowest <= 30, f"{p.owner}: a hung process is restarted after {slowest} s")
+            # A variable may only name those before it.
+            seen: set[str] = set()
+            for e in c.get("env", []):
+                named = set(re.findall(r"\$\(([A-Za-z_0-9]+)\)", e.get("value") or ""))
+                f.check(named <= seen, f"{p.owner}: {e['name']} names {named - seen}, which comes later or not at all")
+                f.check(e["name"] not in seen, f"{p.owner}: {e['name']} twice")
+                seen.add(e["name"])
             # What a program is told to listen on is what the pod says.
             for e in c.get("env", []):
                 address = re.fullmatch(r"(?:0\.0\.0\.0|\[::\]):(\d+)", e.get("value") or "")
