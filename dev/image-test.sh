@@ -17,7 +17,8 @@ for tool in runc jq curl; do
   }
 done
 if [ "$(id -u)" != 0 ]; then
-  echo "dev/image-test.sh: runc needs root here" >&2
+  if sudo -n true 2>/dev/null; then exec sudo env "PATH=$PATH" "MILLSTREAM_CACHE=$cache" "$0"; fi
+  echo "dev/image-test.sh: runc needs root here, and sudo asks for a password" >&2
   exit 1
 fi
 
