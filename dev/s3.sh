@@ -13,7 +13,6 @@
 set -euo pipefail
 
 version=v1.8.0
-go_version=go1.26.8
 cache=${MILLSTREAM_CACHE:-$HOME/.cache/millstream}
 host=${S3_HOST:-127.0.0.1}
 port=${S3_PORT:-9100}
@@ -24,21 +23,10 @@ bin=$cache/bin/versitygw-$version
 
 build() {
   [ ! -x "$bin" ] || return 0
-  if ! command -v go >/dev/null; then
-    echo "dev/s3.sh: building the S3 server needs Go; run dev/setup.sh test" >&2
-    exit 1
-  fi
   echo "building versitygw $version (once, a minute or two)" >&2
   mkdir -p "$cache/bin/versitygw-build"
-  local go=go toolchain
-  case $(go env GOVERSION) in go1.1[0-9]* | go1.20*)
-    # From 1.21 on Go fetches the release that a module asks for by itself. For an older one it is a module like any other.
-    toolchain=golang.org/toolchain@v0.0.1-$go_version.$(go env GOOS)-$(go env GOARCH)
-    toolchain=$(go mod download -json "$toolchain" | sed -n 's/^.*"Dir": "\(.*\)",*$/\1/p')
-    chmod -R u+x "$toolchain/bin" "$toolchain/pkg/tool"
-    go=$toolchain/bin/go
-    ;;
-  esac
+  local go
+  go=$("$(dirname "$0")/go.sh")
   GOBIN=$cache/bin/versitygw-build "$go" install -p 2 -trimpath -ldflags '-s -w' \
     "github.com/versity/versitygw/cmd/versitygw@$version"
   mv "$cache/bin/versitygw-build/versitygw" "$bin"
