@@ -149,10 +149,12 @@ impl KafkaEnumerator {
     fn look(&mut self, positions: &BTreeMap<SplitId, u64>) -> Result<(), ConnectorError> {
         let found = self.partitions()?;
         self.check_ids(&found)?;
-        let limits = match self.limits.take() {
-            Some(limits) => limits,
+        // They stay when anything below fails: asked again they would be others.
+        let limits = match &self.limits {
+            Some(limits) => limits.clone(),
             None => self.limits(&found, positions.is_empty())?,
         };
+        self.limits = Some(limits.clone());
         let new: Vec<Partition> = found.into_iter().filter(|p| !self.index.contains_key(p)).collect();
         let earliest = Bounds { other: Bound::Earliest, listed: BTreeMap::new() };
         let beginnings = self.resolve(&new, &earliest, Self::check_start)?;
@@ -175,7 +177,6 @@ impl KafkaEnumerator {
                 partition,
             });
         }
-        self.limits = Some(limits);
         let all: Vec<Partition> = self.known.iter().map(|k| k.partition.clone()).collect();
         let beginnings = self.offsets(&all, |_| Offset::Beginning)?;
         for (known, beginning) in self.known.iter_mut().zip(beginnings) {
