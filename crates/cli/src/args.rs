@@ -242,7 +242,7 @@ pub enum BenchSource {
 #[command(after_help = "Examples:
   millstream bench nexmark -q q0,q5 --source memory --events 10000000
   millstream bench nexmark -q q0,q5 --bootstrap-servers localhost:9092 --topic nexmark --events 10000000 -o json
-  millstream bench nexmark -q q9,q20 --events 20000000 --set state.memory=256mb
+  millstream bench nexmark -q q9,q20 --events 20000000 --conf state.memory=256mb
 
 Seconds are from the first epoch's start to the end of the last; CPU is all that the query's process used, from its start to
 its end; memory is the peak of what was resident; state is the most that there was after an epoch, and a checkpoint the largest.")]

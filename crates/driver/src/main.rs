@@ -11,6 +11,10 @@ use millstream_sql::{from_variables, setting};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
+/// An epoch's rows are made by one thread and freed by another, and state grows and shrinks: the system's allocator keeps much of that.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Plans the epochs of one pipeline and leads its executors.
 ///
 /// SIGTERM drains: no new input, a last checkpoint, everything published, exit 0.

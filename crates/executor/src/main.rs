@@ -12,6 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+/// An epoch's rows are made by one thread and freed by another, and state grows and shrinks: the system's allocator keeps much of that.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Runs tasks of a Millstream pipeline for a driver.
 ///
 /// It connects to the driver, takes the tasks that are placed on it, and connects again when the driver is gone. SIGTERM makes it leave: the

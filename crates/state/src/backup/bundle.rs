@@ -2,7 +2,7 @@
 //! its content (u64) and its content; integers are big endian. Integrity is that of the content hash.
 use super::is_plain;
 
-/// Name of a bundle beside the SSTs.
+/// Name of a bundle beside the data files.
 pub const NAME: &str = "bundle";
 const MAGIC: &[u8] = b"millstream bundle 1\n";
 const SALT: usize = 16;

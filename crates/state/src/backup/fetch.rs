@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::upload::blocking;
-use super::{FileRef, bundle, is_plain, is_sst};
+use super::{FileRef, bundle, is_plain, is_data};
 use crate::objects::{ByteStream, CheckpointStore, Failure};
 use crate::{StateError, disk};
 
@@ -89,7 +89,7 @@ enum Source {
 fn check(files: &[FileRef]) -> Result<(), StateError> {
     let mut names = HashSet::new();
     for FileRef { name, .. } in files {
-        let known = name == bundle::NAME || is_sst(name);
+        let known = name == bundle::NAME || is_data(name);
         if !known || !is_plain(name) || !names.insert(name) {
             return Err(StateError::corrupt("a checkpoint manifest", format!("it names the file {name:?}")));
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use millstream_plan::ContentHash;
 
-use super::{FileRef, bundle, is_sst};
+use super::{FileRef, bundle, is_data};
 use crate::objects::CheckpointStore;
 use crate::task::Snapshot;
 use crate::{StateError, disk};
@@ -26,7 +26,7 @@ pub struct Upload {
     pub new_bytes: u64,
 }
 
-/// Uploads the snapshots of **one opened** [`TaskStore`](crate::task::TaskStore): it remembers which SSTs are stored, by
+/// Uploads the snapshots of **one opened** [`TaskStore`](crate::task::TaskStore): it remembers which data files are stored, by
 /// name. A store opened again has names of its own, so it gets an uploader of its own.
 pub struct Uploader {
     store: CheckpointStore,
@@ -57,7 +57,7 @@ impl Identity {
 }
 
 impl Uploader {
-    /// For a new, empty store. At most `concurrency` files are in memory and in flight; an SST has about 16 MiB.
+    /// For a new, empty store. At most `concurrency` files are in memory and in flight; one has about 16 MiB.
     #[must_use]
     pub fn new(store: CheckpointStore, concurrency: usize) -> Self {
         Self { store, concurrency: concurrency.max(1), stored: Mutex::default() }
@@ -72,7 +72,7 @@ impl Uploader {
         files: &[FileRef],
     ) -> Result<Self, StateError> {
         let mut stored = HashMap::new();
-        for file in files.iter().filter(|file| is_sst(&file.name)) {
+        for file in files.iter().filter(|file| is_data(&file.name)) {
             let identity = Identity::of(&dir.join(&file.name))?;
             stored.insert(file.name.clone(), Stored { hash: file.hash, identity });
         }
@@ -82,9 +82,9 @@ impl Uploader {
     /// Stores what is not stored yet. When it returns, every file named in the result is durable. After an error it
     /// may be called again with the same snapshot.
     pub async fn upload(&self, snapshot: &Snapshot) -> Result<Upload, StateError> {
-        let ssts = snapshot.files.iter().filter(|file| is_sst(&file.name));
+        let data = snapshot.files.iter().filter(|file| is_data(&file.name));
         // Gathered first: a lazy stream of borrowing closures would keep this future from being `Send`.
-        let uploads: Vec<_> = ssts.map(|file| self.sst(file.name.clone(), snapshot.dir.join(&file.name))).collect();
+        let uploads: Vec<_> = data.map(|file| self.data(file.name.clone(), snapshot.dir.join(&file.name))).collect();
         let uploads = futures::stream::iter(uploads).buffered(self.concurrency);
         let mut sent: Vec<(FileRef, bool)> = uploads.try_collect().await?;
         sent.push(self.bundle(snapshot).await?);
@@ -101,7 +101,7 @@ impl Uploader {
         Ok(upload)
     }
 
-    async fn sst(&self, name: String, path: PathBuf) -> Result<(FileRef, bool), StateError> {
+    async fn data(&self, name: String, path: PathBuf) -> Result<(FileRef, bool), StateError> {
         let identity = Identity::of(&path)?;
         let known = self.stored().get(&name).copied().filter(|known| known.identity == identity);
         if let Some(known) = known {
@@ -121,7 +121,7 @@ impl Uploader {
     /// The bundle is kept beside the snapshot's files, so that a restore can be made from local disk alone.
     async fn bundle(&self, snapshot: &Snapshot) -> Result<(FileRef, bool), StateError> {
         let dir = snapshot.dir.clone();
-        let others = snapshot.files.iter().map(|file| file.name.clone()).filter(|name| !is_sst(name)).collect();
+        let others = snapshot.files.iter().map(|file| file.name.clone()).filter(|name| !is_data(name)).collect();
         let content = blocking(move || pack(&dir, others)).await?;
         let (hash, bytes) = (ContentHash::of(&content), content.len() as u64);
         let new = self.store.put_content(hash, content).await?;

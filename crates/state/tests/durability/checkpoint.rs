@@ -151,6 +151,32 @@ async fn only_new_files_are_sent() {
 }
 
 #[tokio::test]
+async fn large_values_are_sent_once() {
+    // Bytes that cannot be compressed: such values stand in files of their own.
+    let large = |key: u32| {
+        let mut x = u64::from(key) + 1;
+        let mut byte = || {
+            (x ^= x << 13, x ^= x >> 7, x ^= x << 17);
+            x as u8
+        };
+        (state_key(OperatorId(1), 0, &key.to_be_bytes()), Some((0..100_000).map(|_| byte()).collect::<Vec<u8>>()))
+    };
+    let task = Task::new();
+    task.store.apply((0..50).map(large).collect::<Vec<_>>()).unwrap();
+    let first = task.checkpoint("c1").await;
+    assert!(first.new_bytes > 5_000_000, "{first:?}");
+    task.store.apply(vec![large(50)]).unwrap();
+    let second = task.checkpoint("c2").await;
+    assert!((100_000..1_000_000).contains(&second.new_bytes), "{second:?}");
+
+    let restored = task.path("restored");
+    fetch(&task.objects, &second.files, &restored, &[], 4).await.unwrap();
+    let store = TaskStore::open(&restored).unwrap();
+    assert_eq!(content(&store), content(&task.store));
+    assert_eq!(content(&store).len(), 51);
+}
+
+#[tokio::test]
 async fn a_dropped_file_never_comes_back() {
     // Garbage collection rests on this: equal content written again is another object.
     let task = Task::new();
