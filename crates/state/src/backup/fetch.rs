@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::upload::blocking;
-use super::{FileRef, bundle, is_plain, is_data};
+use super::{FileRef, bundle, is_data, is_plain};
 use crate::objects::{ByteStream, CheckpointStore, Failure};
 use crate::{StateError, disk};
 

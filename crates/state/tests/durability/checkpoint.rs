@@ -156,7 +156,9 @@ async fn large_values_are_sent_once() {
     let large = |key: u32| {
         let mut x = u64::from(key) + 1;
         let mut byte = || {
-            (x ^= x << 13, x ^= x >> 7, x ^= x << 17);
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
             x as u8
         };
         (state_key(OperatorId(1), 0, &key.to_be_bytes()), Some((0..100_000).map(|_| byte()).collect::<Vec<u8>>()))
