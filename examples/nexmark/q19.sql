@@ -19,7 +19,7 @@ CREATE VIEW bid AS
 SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, `dateTime`, bid.extra
 FROM nexmark WHERE event_type = 2;
 
--- The result changes; sinks that print take only rows that stay.
+-- The result changes: `print` would show every change, with its kind.
 CREATE TABLE result (
   auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING, `dateTime` TIMESTAMP(3), extra STRING,
   rank_number BIGINT
